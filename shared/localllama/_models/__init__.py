@@ -1,1 +1,1 @@
-"""TBD"""
+"""Model references, the catalog, the store and the GGUF header."""

@@ -1,1 +1,1 @@
-"""TBD"""
+"""The wire protocol of llama-server: pure functions and parsers, no I/O."""

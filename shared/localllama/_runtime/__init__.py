@@ -1,1 +1,1 @@
-"""TBD"""
+"""Finding the llama.cpp programs and asking what they can do."""

@@ -1,1 +1,1 @@
-"""TBD"""
+"""Owning the llama-server child: command, process, supervisor, readiness, shared servers."""

@@ -1,1 +1,1 @@
-"""TBD"""
+"""Ways to reach the model."""
