@@ -56,6 +56,7 @@ __all__ = [
     "FeatureDisabledError",
     "LlamaRuntimeError",
     "LocalLlamaError",
+    "LocalLlamaWarning",
     "MalformedResponseError",
     "MissingDependencyError",
     "ModelCorruptError",
@@ -105,6 +106,10 @@ class LocalLlamaError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception.__reduce__ would call cls(*args) and lose every keyword; process pools pickle errors.
         return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class LocalLlamaWarning(UserWarning):
+    """Something works, but not in the way that was to be expected; such as a broken runtime that was passed over."""
 
 
 def _rebuild(cls: type[LocalLlamaError], args: tuple[Any, ...], state: dict[str, Any]) -> LocalLlamaError:
