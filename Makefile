@@ -1,0 +1,56 @@
+# Every target sets up .venv by itself; all that is needed is Python 3.10 or newer and make.
+#   make PYTHON=/path/to/python3.12 test      with that Python
+#   make MODEL=./model.gguf demo              with that model
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test deaths lint format types bench setup setup-dev clean
+
+PYTHON ?=
+MODEL ?=
+PYTEST_ARGS ?=
+RUN := .venv/bin/python
+SCRIPTS := tools benchmarks examples
+# The death matrix runs apart and alone: it counts processes and seconds, and both are wrong on a busy machine.
+WORKERS ?= 2
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup  ## Answer a question through LangChain and through LlamaIndex (MODEL=path.gguf for another model)
+	@$(RUN) examples/demo.py $(if $(MODEL),--model '$(MODEL)')
+
+test: setup-dev  ## Run the whole suite (PYTEST_ARGS='-k name' for a part of it)
+ifeq ($(PYTEST_ARGS),)
+	@$(RUN) -m pytest -n $(WORKERS) -m 'not deaths'
+	@$(RUN) -m pytest -m deaths
+else
+	@$(RUN) -m pytest $(PYTEST_ARGS)
+endif
+
+deaths: setup-dev  ## Run the death matrix alone, 20 times each
+	@LOCALLLAMA_TEST_REPEATS=20 $(RUN) -m pytest -m deaths
+
+lint: setup-dev  ## Check style, formatting and the layers
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@.venv/bin/lint-imports --no-cache
+
+format: setup-dev  ## Rewrite what the formatter and the linter can
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+types: setup-dev  ## Check types (mypy, strict)
+	@$(RUN) -m mypy
+	@$(RUN) -m mypy $(SCRIPTS)
+
+bench: setup-dev  ## Measure imports, construction and the first token
+	@$(RUN) benchmarks/run_all.py
+
+setup:
+	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup_environment.py
+
+setup-dev:
+	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup_environment.py --dev
+
+clean:  ## Remove what these targets made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist
