@@ -24,9 +24,12 @@ __all__ = [
     "DEFAULT_N_CTX",
     "KVCacheType",
     "LoraAdapter",
+    "SamplingOptions",
     "SamplingSettings",
+    "ServerOptions",
     "ServerSettings",
     "TimeoutSettings",
+    "configuration_error",
     "nearest_name_hint",
 ]
 
@@ -66,7 +69,7 @@ class _Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise _configuration_error(cls, error) from error
+            raise configuration_error(cls, error) from error
 
     def with_changes(self, changes: Mapping[str, Any]) -> Any:
         """A validated copy with `changes` applied.
@@ -77,7 +80,8 @@ class _Settings(BaseModel):
         return type(self).build({**{name: getattr(self, name) for name in self.model_fields_set}, **changes})
 
 
-def _configuration_error(cls: type[BaseModel], error: ValidationError) -> ConfigurationError:
+def configuration_error(cls: type[BaseModel], error: ValidationError) -> ConfigurationError:
+    """What pydantic found wrong, as our error: each wrong value, and the nearest real name of an unknown one."""
     messages: list[str] = []
     hints: list[str] = []
     for item in error.errors():
@@ -91,7 +95,7 @@ def _configuration_error(cls: type[BaseModel], error: ValidationError) -> Config
         elif not name:
             messages.append(str(item["msg"]).removeprefix("Value error, "))
         else:
-            shown = "a secret" if "key" in name else repr(item.get("input"))
+            shown = "a secret" if "key" in name or name.startswith("env") else repr(item.get("input"))
             messages.append(f"{name}={shown}: {str(item['msg']).removeprefix('Value error, ')}")
     return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(hints) or None)
 
@@ -122,11 +126,18 @@ def _string_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _on_or_off(value: Any) -> Any:
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 _HEX_LENGTH = 32
 
 
-class ServerSettings(_Settings):
-    """How the model is served. Objects with equal settings share one server within a process.
+class ServerOptions(BaseModel):
+    """The fields of `ServerSettings` that a wrapper's class inherits, so that each is declared once.
+
+    A wrapper keeps `reasoning`, `reasoning_budget` and `chat_template_kwargs` in its `SamplingOptions`: sent with each
+    call they act alike, and two objects that differ in them alone share a server.
 
     Attributes:
         model: A model reference: a path, `pkg:package/file.gguf`, `owner/repo:QUANT`, or a catalog name.
@@ -148,9 +159,6 @@ class ServerSettings(_Settings):
         lora: LoRA adapters: paths or `LoraAdapter`.
         chat_template: A Jinja template, or "chatml". Default: the model's own.
         chat_template_file: A file with such a template.
-        chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
-        reasoning: "off" tells a thinking model to answer at once, "on" to think, "auto" leaves it to the template.
-        reasoning_budget: Most tokens of thinking; -1 is no limit.
         draft_model: A small model of the same vocabulary for speculative decoding.
         draft_max: Most tokens it proposes at once.
         draft_min: Fewest tokens it proposes at once.
@@ -172,16 +180,13 @@ class ServerSettings(_Settings):
     n_batch: int = Field(default=512, ge=1)
     n_ubatch: int | None = Field(default=None, ge=1)
     parallel: int = Field(default=1, ge=1, le=256)
-    flash_attn: Literal["on", "off", "auto"] | None = None
+    flash_attn: Annotated[Literal["on", "off", "auto"] | None, BeforeValidator(_on_or_off)] = None
     cache_type_k: KVCacheType | None = None
     cache_type_v: KVCacheType | None = None
     mmproj: PathText | None = None
     lora: Annotated[tuple[LoraAdapter, ...], BeforeValidator(_lora_adapters)] = ()
     chat_template: str | None = Field(default=None, min_length=1)
     chat_template_file: PathText | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    reasoning: Literal["on", "off", "auto"] = "auto"
-    reasoning_budget: int | None = Field(default=None, ge=-1)
     draft_model: PathText | None = None
     draft_max: int | None = Field(default=None, ge=0)
     draft_min: int | None = Field(default=None, ge=0)
@@ -193,12 +198,20 @@ class ServerSettings(_Settings):
     base_url: str | None = None
     api_key: SecretStr | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_values(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("flash_attn"), bool):
-            values = {**values, "flash_attn": "on" if values["flash_attn"] else "off"}
-        return values
+
+class ServerSettings(ServerOptions, _Settings):
+    """How the model is served. Objects with equal settings share one server within a process.
+
+    Attributes:
+        chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
+        reasoning: "off" tells a thinking model to answer at once, "on" to think, "auto" leaves it to the template.
+        reasoning_budget: Most tokens of thinking; -1 is no limit.
+        ...: And all of `ServerOptions`.
+    """
+
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning: Literal["on", "off", "auto"] = "auto"
+    reasoning_budget: int | None = Field(default=None, ge=-1)
 
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:
@@ -228,8 +241,8 @@ def _stop_strings(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class SamplingSettings(_Settings):
-    """The parameters of one generation, as `/v1/chat/completions` of llama-server takes them.
+class SamplingOptions(BaseModel):
+    """The fields of `SamplingSettings` that a wrapper's class inherits, so that each is declared once.
 
     `None` leaves the value to llama.cpp, which may take it from the model. Ranges are llama-server's hard ones; what it
     would clamp in silence is refused here instead.
@@ -276,7 +289,6 @@ class SamplingSettings(_Settings):
         n_keep: Tokens kept when the window is shifted.
         t_max_predict_ms: Most milliseconds of generation.
         timings_per_token: Timings in every chunk.
-        lora: Scales of LoRA adapters for this call, by id.
         extra_body: Further fields, sent as they are; the way to anything that has no name here.
     """
 
@@ -321,8 +333,18 @@ class SamplingSettings(_Settings):
     n_keep: int | None = Field(default=None, ge=-1)
     t_max_predict_ms: int | None = Field(default=None, ge=0)
     timings_per_token: bool | None = None
-    lora: tuple[dict[str, Any], ...] | None = None
     extra_body: dict[str, Any] | None = None
+
+
+class SamplingSettings(SamplingOptions, _Settings):
+    """The parameters of one generation, as `/v1/chat/completions` of llama-server takes them.
+
+    Attributes:
+        lora: Scales of LoRA adapters for this call, by id.
+        ...: And all of `SamplingOptions`.
+    """
+
+    lora: tuple[dict[str, Any], ...] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplingSettings:
@@ -364,3 +386,15 @@ class TimeoutSettings(_Settings):
     first_token_seconds: float | None = Field(default=1800.0, gt=0)
     between_tokens_seconds: float | None = Field(default=300.0, gt=0)
     total_seconds: float | None = Field(default=None, gt=0)
+
+    @classmethod
+    def of(cls, timeout: float | TimeoutSettings | None) -> TimeoutSettings:
+        """The limits for the `timeout` argument of a wrapper: a number is the limit of the whole call.
+
+        Raises:
+            ConfigurationError: The number is not positive.
+        """
+        if isinstance(timeout, TimeoutSettings):
+            return timeout
+        limits: TimeoutSettings = cls.build({"total_seconds": timeout})
+        return limits
