@@ -1,0 +1,217 @@
+"""What an error of the server means: from its body first, from its HTTP status only where the body says nothing.
+
+llama-server answers some permanent mistakes of the caller with status 500 (an image without a projector, a template that
+raises, a grammar beside a schema), so a status alone would send people into useless retries. The bodies quoted in
+`tests/core/protocol/test_failures.py` were seen on real servers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from localllama.errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ChatTemplateError,
+    ContextOverflowError,
+    EndpointNotFoundError,
+    FeatureDisabledError,
+    ServerBusyError,
+    ServerFaultError,
+)
+
+__all__ = ["error_from_object", "error_from_response"]
+
+_EXCERPT_CHARACTERS = 200
+_MESSAGE_CHARACTERS = 2000  # template errors quote the template's source
+
+_OVERFLOW = re.compile(
+    r"exceeds? the (?:available|maximum) context (?:size|length)|context size has been exceeded|context shift is disabled"
+    r"|larger than the (?:max )?context size|prompt is too long|context length exceeded",
+    re.IGNORECASE,
+)
+_OVERFLOW_COUNTS = re.compile(r"\((\d+) tokens\).*?\((\d+) tokens\)")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Text of a message, and what it means whatever the status was."""
+
+    pattern: re.Pattern[str]
+    error: type[APIStatusError]
+    hint: str
+
+
+def _rule(pattern: str, error: type[APIStatusError], hint: str) -> _Rule:
+    return _Rule(re.compile(pattern, re.IGNORECASE), error, hint)
+
+
+# The order matters: the converter's complaints about a schema arrive inside "Unable to generate parser for this template".
+_RULES = (
+    _rule(
+        r"(?:image|audio|video) input is not supported|multimodal|mmproj",
+        BadRequestError,
+        "Give the model's projector file as mmproj=..., or leave the image or sound out.",
+    ),
+    _rule(
+        r"does not match the expected .*format",
+        BadRequestError,
+        "The model wrote a tool call that its own template cannot read, and the server dropped the text: "
+        "ask again without tools, or use another model or chat template.",
+    ),
+    _rule(
+        r"json schema|json_schema|failed to parse grammar|custom grammar|empty grammar stack|invalid grammar"
+        r"|initialize samplers|unrecognized type|response_format",
+        BadRequestError,
+        "Correct the grammar or the schema; see https://github.com/ggml-org/llama.cpp/tree/master/grammars.",
+    ),
+    _rule(
+        r"requires? --jinja|without --jinja|use --jinja",
+        FeatureDisabledError,
+        "Start the server with --jinja.",
+    ),
+    _rule(
+        r"too large to process|physical batch size",
+        BadRequestError,
+        "Raise n_ubatch, or shorten the input.",
+    ),
+    _rule(
+        r"jinja|raise_exception|chat template|template error|generate parser for this template|conversation roles must"
+        r"|while executing|Value is not callable|Cannot call something that is not a function",
+        ChatTemplateError,
+        "Change the order or the roles of the messages, or give a template that takes them as chat_template_file=....",
+    ),
+)
+
+_BY_TYPE: Mapping[str, type[APIStatusError]] = {
+    "authentication_error": AuthenticationError,
+    "permission_error": AuthenticationError,
+    "not_found_error": EndpointNotFoundError,
+    "not_supported_error": FeatureDisabledError,
+    "feature_disabled": FeatureDisabledError,
+    "unavailable_error": ServerBusyError,
+    "invalid_request_error": BadRequestError,
+    "server_error": ServerFaultError,
+}
+_BY_STATUS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: EndpointNotFoundError,
+    405: EndpointNotFoundError,
+    413: BadRequestError,
+    415: BadRequestError,
+    422: BadRequestError,
+    429: ServerBusyError,
+    500: ServerFaultError,
+    501: FeatureDisabledError,
+    502: ServerFaultError,
+    503: ServerBusyError,
+    504: ServerFaultError,
+}
+_HINTS: Mapping[type[APIStatusError], str] = {
+    AuthenticationError: "Give the server's key as api_key=....",
+    EndpointNotFoundError: "Check base_url: is a llama-server of this year behind it?",
+    FeatureDisabledError: "Start the server with the option that the message names (extra_args=[...]).",
+    ServerBusyError: "Try again in a moment.",
+    ServerFaultError: "Try again; if it stays, read the server's log.",
+}
+
+
+def error_from_response(status: int, body: bytes) -> APIStatusError:
+    """The error that an HTTP answer with an error status stands for.
+
+    Args:
+        status: The HTTP status.
+        body: The whole body; any bytes.
+    """
+    try:
+        decoded = json.loads(body)
+    except (ValueError, RecursionError):
+        decoded = None
+    if isinstance(decoded, dict):
+        return error_from_object(decoded.get("error", decoded), status=status, body=decoded)
+    return _error_from_text(status, body)
+
+
+def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | None = None) -> APIStatusError:
+    """The error that a decoded error object stands for: the value of `error` in a body or in an event of a stream.
+
+    Args:
+        obj: `{"code", "message", "type", ...}`; a bare string or anything else is taken too.
+        status: The HTTP status; 200 inside a stream.
+        body: The whole decoded body, where it is more than `obj`.
+    """
+    fields: dict[str, Any] = obj if isinstance(obj, dict) else {"message": obj}
+    body = body if body is not None else {"error": obj}
+    message = fields.get("message", fields.get("detail", ""))
+    text = message if isinstance(message, str) else json.dumps(message, default=str)
+    text = text.strip() or "no message"
+    kind = fields.get("type")
+    kind = kind if isinstance(kind, str) else ""
+    if kind == "exceed_context_size_error" or _OVERFLOW.search(text):
+        return _overflow(fields, text, status, kind, body)
+    for rule in _RULES:
+        if rule.pattern.search(text):
+            return _make(rule.error, text, rule.hint, status, kind, body)
+    code = fields.get("code")
+    meant_status = code if status == 200 and isinstance(code, int) else status  # noqa: PLR2004 - HTTP's own number
+    error = _BY_TYPE.get(kind) or _BY_STATUS.get(meant_status) or APIStatusError
+    return _make(error, text, _HINTS.get(error), status, kind, body)
+
+
+def _make(
+    error: type[APIStatusError], text: str, hint: str | None, status: int, kind: str, body: dict[str, Any]
+) -> APIStatusError:
+    shown = text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + " [...]"
+    where = "inside the stream" if status == 200 else f"with status {status}"  # noqa: PLR2004
+    return error(
+        f"the server refused {where}: {shown}", hint=hint, status_code=status, error_type=kind or "", body=body
+    )
+
+
+def _overflow(
+    fields: Mapping[str, Any], text: str, status: int, kind: str, body: dict[str, Any]
+) -> ContextOverflowError:
+    found = _OVERFLOW_COUNTS.search(text)
+    n_prompt = _count(fields.get("n_prompt_tokens"), found.group(1) if found else None)
+    n_ctx = _count(fields.get("n_ctx"), found.group(2) if found else None)
+    if n_prompt is not None and n_ctx is not None:
+        message = f"the prompt has {n_prompt} tokens, but the context window of one request holds {n_ctx}"
+    else:
+        message = f"the prompt does not fit the context window: {text[:_MESSAGE_CHARACTERS]}"
+    at_least = f" (at least {n_prompt + 1}, and room for the answer)" if n_prompt is not None else ""
+    return ContextOverflowError(
+        message,
+        hint=f"Shorten the conversation, or raise n_ctx{at_least}.",
+        status_code=status,
+        error_type=kind or "exceed_context_size_error",
+        body=body,
+        n_prompt_tokens=n_prompt,
+        n_ctx=n_ctx,
+    )
+
+
+def _count(value: Any, text: str | None) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(text) if text is not None else None
+
+
+def _error_from_text(status: int, body: bytes) -> APIStatusError:
+    error = _BY_STATUS.get(status, APIStatusError)
+    hint = _HINTS.get(error)
+    if status == 413:  # noqa: PLR2004 - sent with an empty body
+        return error(
+            "the request is larger than the server takes (llama-server: 100 MiB)",
+            hint="Send less: smaller images, fewer of them, or a shorter conversation.",
+            status_code=status,
+        )
+    excerpt = " ".join(body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace").split())[:_EXCERPT_CHARACTERS]
+    shown = f": {excerpt}" if excerpt else " and an empty body"
+    return error(f"the server refused with status {status}{shown}", hint=hint, status_code=status)
