@@ -15,7 +15,7 @@ FOLDERS = [*PACKAGES, "tools", "benchmarks", "examples"]
 
 BANNED = {"backend", "provider", "engine", "manager", "handler", "helper", "helpers", "util", "utils", "common", "misc"}
 TIME_WITHOUT_UNIT = re.compile(r"(^|_)(timeout|delay|interval|duration|elapsed|deadline_in)$")
-SIZE_WITHOUT_UNIT = re.compile(r"(^|_)(size|length_in|memory)$")
+SIZE_WITHOUT_UNIT = re.compile(r"(^|_)size$")
 
 FOREIGN = {
     "run_manager": "langchain_core passes it by this name",
@@ -33,16 +33,17 @@ def _python_files() -> list[Path]:
     return sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
-def _defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def _defined_names(tree: ast.AST) -> Iterator[tuple[str, int, bool]]:
+    """Each name that is defined, its line, and whether it names a value, which may need a unit."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name, node.lineno
+            yield node.name, node.lineno, False
         elif isinstance(node, ast.arg):
-            yield node.arg, node.lineno
+            yield node.arg, node.lineno, True
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id, node.lineno
+            yield node.id, node.lineno, True
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr, node.lineno
+            yield node.attr, node.lineno, True
 
 
 def _words(name: str) -> set[str]:
@@ -50,23 +51,27 @@ def _words(name: str) -> set[str]:
     return set(parts)
 
 
-def _fault(name: str) -> str | None:
-    if name in FOREIGN:
+def _fault(name: str, *, is_value: bool = True) -> str | None:
+    if name in FOREIGN or name.lower() in FOREIGN:
         return None
     banned = _words(name) & BANNED
     if banned:
         return f"{', '.join(sorted(banned))} is not a word of ours"
-    if TIME_WITHOUT_UNIT.search(name):
+    if is_value and TIME_WITHOUT_UNIT.search(name):
         return "seconds end in _seconds, milliseconds in _ms"
-    if SIZE_WITHOUT_UNIT.search(name):
+    if is_value and SIZE_WITHOUT_UNIT.search(name):
         return "bytes end in _bytes"
     return None
 
 
 def _offenders(path: Path) -> list[str]:
     place = path.relative_to(ROOT)
-    names = [*_defined_names(ast.parse(path.read_text())), *((part, 0) for part in place.with_suffix("").parts)]
-    return [f"{place}:{line} {name}: {fault}" for name, line in names if (fault := _fault(name))]
+    names = [*_defined_names(ast.parse(path.read_text())), *((part, 0, False) for part in place.with_suffix("").parts)]
+    return [
+        f"{place}:{line} {name}: {fault}"
+        for name, line, is_value in names
+        if (fault := _fault(name, is_value=is_value))
+    ]
 
 
 @pytest.mark.parametrize("path", _python_files(), ids=lambda path: str(path.relative_to(ROOT)))
