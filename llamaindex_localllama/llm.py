@@ -1,0 +1,380 @@
+"""`LocalLlama`: LlamaIndex's LLM interface over the core's two clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+
+from localllama import (
+    AsyncChatStream,
+    AsyncLocalLlamaClient,
+    ChatChunk,
+    ChatRequest,
+    ChatResult,
+    ChatStream,
+    LocalLlamaClient,
+    SamplingOptions,
+    SamplingSettings,
+    ServerOptions,
+    ServerSettings,
+    TimeoutSettings,
+    configuration_error,
+)
+
+from ._messages import needs_reading, to_messages
+from ._responses import StreamedAnswer, is_shown, to_chat_response, to_completion_response
+from ._tokenizer import Tokenizer
+from ._tools import take_request_fields, to_call_arguments, to_tool_selections, with_first_call_only
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llama_index.core.tools.types import BaseTool
+    from typing_extensions import Self
+
+__all__ = ["LocalLlama"]
+
+T = TypeVar("T")
+
+_MAX_RESERVED_OUTPUT = 1024
+"""Most tokens of the window that LlamaIndex is told to keep free for an answer where `max_tokens` is not set."""
+
+_CLIENT_FIELDS = frozenset({*ServerOptions.model_fields, "max_retries"})
+
+
+class _Options(NamedTuple):
+    """The settings of one call, as both clients take them."""
+
+    sampling: SamplingSettings
+    timeouts: TimeoutSettings
+
+
+class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
+    """A local GGUF model through llama.cpp, for LlamaIndex.
+
+        Settings.llm = LocalLlama(model="./model.gguf", n_ctx=4096, temperature=0)
+
+    Constructing it starts nothing and reads nothing. The first generation starts a private server, which is shared
+    with every object of this process that has the same server settings, and which ends with the process at the latest.
+
+    Every field of `ServerOptions` (`model`, `n_ctx`, `n_gpu_layers`, ...) and of `SamplingOptions` (`temperature`,
+    `max_tokens`, `stop`, `reasoning`, ...) is an argument here; the latter, `timeout`, `response_format` and the tool
+    arguments of the OpenAI API may also be given to each call. A misspelt name is refused, here and there.
+
+    Attributes:
+        timeout: Seconds that a whole call may take, or the single limits as `TimeoutSettings`. The start of the server
+            is not part of it: see `start_timeout_seconds`.
+        max_retries: How often a call is tried again where that is safe. Default 2.
+        additional_kwargs: Defaults for the keyword arguments of each call.
+        api_key: The key for `base_url`; left out of `to_dict()`.
+        env: Further environment variables of the server; left out of `to_dict()`, since they may hold secrets.
+
+    Raises:
+        ConfigurationError: An unknown argument, or a value out of range. It is a `ValueError`.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    timeout: float | TimeoutSettings | None = None
+    max_retries: int = Field(default=2, ge=0)
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    env: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+
+    _client: LocalLlamaClient = PrivateAttr()
+    _async_client: AsyncLocalLlamaClient = PrivateAttr()
+
+    if not TYPE_CHECKING:  # type checkers make a better signature from the fields
+
+        def __init__(self, **arguments: Any) -> None:
+            try:
+                super().__init__(**arguments)
+            except ValidationError as error:
+                raise configuration_error(type(self), error) from error
+            self._connect()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """LlamaIndex's id of this class in serialized objects."""
+        return "LocalLlama_llm"
+
+    # What it is made of
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex plans with, from the header of the model's file; starts nothing, downloads nothing.
+
+        `is_function_calling_model` is False: tools can be offered with `chat_with_tools`, but whether a model then
+        calls one is up to the model.
+
+        Raises:
+            ModelError: The model's file is missing or damaged.
+        """
+        info = self._client.model_info()
+        window = info.n_ctx if info else self.n_ctx or DEFAULT_CONTEXT_WINDOW
+        max_tokens = self._options({}).sampling.max_tokens
+        # PromptHelper takes this off the window: what is left must hold a prompt.
+        wanted = max_tokens if max_tokens is not None and max_tokens > 0 else min(_MAX_RESERVED_OUTPUT, window // 4)
+        return LLMMetadata(
+            context_window=window,
+            num_output=max(1, min(wanted, window // 2)),
+            is_chat_model=True,
+            is_function_calling_model=False,
+            model_name=info.name if info else self.model or "unknown",
+            system_role=MessageRole.SYSTEM,
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, for `Settings.tokenizer`; its first call starts the server."""
+        return Tokenizer(self._client)
+
+    def _connect(self) -> None:
+        self._options({})
+        settings = ServerSettings.build({name: getattr(self, name) for name in ServerOptions.model_fields})
+        self._client = LocalLlamaClient(settings, max_retries=self.max_retries)
+        self._async_client = AsyncLocalLlamaClient(settings, max_retries=self.max_retries)
+
+    def _options(self, arguments: Mapping[str, Any]) -> _Options:
+        given = {**self.additional_kwargs, **arguments}
+        take_request_fields(given)
+        timeout = given.pop("timeout", None)
+        fields = {name: getattr(self, name) for name in SamplingOptions.model_fields}
+        return _Options(
+            sampling=SamplingSettings.build(fields).merged(given),
+            timeouts=TimeoutSettings.of(self.timeout if timeout is None else timeout),
+        )
+
+    def _request(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> ChatRequest:
+        return ChatRequest(to_messages(messages), **take_request_fields({**self.additional_kwargs, **arguments}))
+
+    async def _arequest(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> ChatRequest:
+        if needs_reading(messages):
+            return await asyncio.to_thread(self._request, messages, arguments)
+        return self._request(messages, arguments)
+
+    # Chat
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer the conversation.
+
+        Args:
+            messages: The conversation so far; not changed.
+            **kwargs: Sampling options, `timeout`, `response_format`, `tools`, `tool_choice` of this call.
+
+        Raises:
+            LocalLlamaError: Whatever fails; see `localllama.errors`.
+        """
+        request = self._request(messages, kwargs)
+        return to_chat_response(self._client.chat(request, **self._options(kwargs)._asdict()))
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer the conversation in pieces, each with all that came before it; as `chat` otherwise.
+
+        Closing the generator frees the server for the next call.
+        """
+        request = self._request(messages, kwargs)
+        open_stream = partial(self._client.stream_chat, request, **self._options(kwargs)._asdict())
+        return _stream(open_stream, StreamedAnswer().chat_response)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """`chat`, without blocking the event loop."""
+        request = await self._arequest(messages, kwargs)
+        return to_chat_response(await self._async_client.chat(request, **self._options(kwargs)._asdict()))
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """`stream_chat`, without blocking the event loop."""
+        request = await self._arequest(messages, kwargs)
+        open_stream = partial(self._async_client.stream_chat, request, **self._options(kwargs)._asdict())
+        return _astream(open_stream, StreamedAnswer().chat_response)
+
+    # Complete: a chat of one user message, or a prompt that the caller has put into the model's format already
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt.
+
+        Args:
+            prompt: What to answer.
+            formatted: The prompt is in the model's own format: it is sent as it is, without the chat template.
+            **kwargs: As for `chat`.
+
+        Raises:
+            LocalLlamaError: Whatever fails; see `localllama.errors`.
+        """
+        options = self._options(kwargs)._asdict()
+        if formatted:
+            return to_completion_response(self._client.complete(prompt, **options))
+        return to_completion_response(self._client.chat(self._request(_one_message(prompt), kwargs), **options))
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """`complete` in pieces, each with all that came before it."""
+        options = self._options(kwargs)._asdict()
+        if formatted:
+            open_stream = partial(self._client.stream_complete, prompt, **options)
+        else:
+            open_stream = partial(self._client.stream_chat, self._request(_one_message(prompt), kwargs), **options)
+        return _stream(open_stream, StreamedAnswer().completion_response)
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """`complete`, without blocking the event loop."""
+        options = self._options(kwargs)._asdict()
+        if formatted:
+            return to_completion_response(await self._async_client.complete(prompt, **options))
+        request = self._request(_one_message(prompt), kwargs)
+        return to_completion_response(await self._async_client.chat(request, **options))
+
+    @llm_completion_callback()
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """`stream_complete`, without blocking the event loop."""
+        options = self._options(kwargs)._asdict()
+        if formatted:
+            open_stream = partial(self._async_client.stream_complete, prompt, **options)
+        else:
+            request = self._request(_one_message(prompt), kwargs)
+            open_stream = partial(self._async_client.stream_chat, request, **options)
+        return _astream(open_stream, StreamedAnswer().completion_response)
+
+    # Tools
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,  # noqa: ARG002  # LlamaIndex passes it
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        messages = list(chat_history or ())
+        if user_msg is not None:
+            messages.append(ChatMessage(user_msg, role=MessageRole.USER) if isinstance(user_msg, str) else user_msg)
+        offered = to_call_arguments(tools, kwargs.pop("tool_choice", None), is_required=tool_required)
+        if offered:
+            offered["parallel_tool_calls"] = allow_parallel_tool_calls
+        return {"messages": messages, **offered, **kwargs}
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],  # noqa: ARG002  # LlamaIndex passes it
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,  # noqa: ARG002  # LlamaIndex passes them
+    ) -> ChatResponse:
+        return response if allow_parallel_tool_calls else with_first_call_only(response)
+
+    def get_tool_calls_from_response(
+        self,
+        response: ChatResponse,
+        error_on_no_tool_call: bool = True,
+        **kwargs: Any,  # noqa: ARG002  # LlamaIndex passes them
+    ) -> list[ToolSelection]:
+        """The tool calls of a response, whole or still streamed.
+
+        Raises:
+            ValueError: There is none, and `error_on_no_tool_call` is set.
+        """
+        selections = to_tool_selections(response)
+        if not selections and error_on_no_tool_call:
+            raise ValueError(f"Expected at least one tool call, but the model answered: {response.message.content!r}")
+        return selections
+
+    # Its life
+
+    def close(self) -> None:
+        """Give up this object's share of the server; the last share stops it. Calls raise `ClientClosedError` then."""
+        self._async_client.close()
+        self._client.close()
+
+    async def aclose(self) -> None:
+        """`close`, without blocking the event loop."""
+        await self._async_client.aclose()
+        await asyncio.to_thread(self._client.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _CLIENT_FIELDS:
+            self._connect()
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._connect()
+        return copied
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with clients of its own, and with `update` applied to its fields."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied._connect()
+        return copied
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # Fields that were changed, and of these none that may hold a prompt or a secret.
+        hidden = {"system_prompt", "chat_template"}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if not field.exclude and name not in hidden and value != field.get_default(call_default_factory=True):
+                yield name, value
+
+
+def _one_message(prompt: str) -> list[ChatMessage]:
+    return [ChatMessage(prompt, role=MessageRole.USER)]
+
+
+def _stream(
+    open_stream: Callable[[], ChatStream], to_response: Callable[[ChatChunk, ChatResult], T]
+) -> Generator[T, None, None]:
+    with open_stream() as stream:
+        for chunk in stream:
+            if is_shown(chunk):
+                yield to_response(chunk, stream.result())
+
+
+async def _astream(
+    open_stream: Callable[[], AsyncChatStream], to_response: Callable[[ChatChunk, ChatResult], T]
+) -> AsyncGenerator[T, None]:
+    async with open_stream() as stream:
+        async for chunk in stream:
+            if is_shown(chunk):
+                yield to_response(chunk, stream.result())
