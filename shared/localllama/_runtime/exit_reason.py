@@ -1,0 +1,74 @@
+"""Why a program could not run at all: the words for signals, exit codes and the loader's messages. Pure."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+__all__ = ["exit_words", "loader_fault", "signal_name"]
+
+_LOADER_FAULTS = (
+    # glibc and musl
+    re.compile(r"error while loading shared libraries: [^\n]+"),
+    re.compile(r"Error loading shared library [^\n]+"),
+    re.compile(r"version [`'][A-Z]+_[\d.]+' not found[^\n]*"),
+    re.compile(r"symbol lookup error: [^\n]+"),
+    re.compile(r"Error relocating [^\n]+"),
+    # macOS
+    re.compile(r"dyld\S*: (?:Library not loaded|Symbol not found|missing symbol)[^\n]*"),
+    re.compile(r"(?:Bad CPU type in executable|bad CPU type in executable)"),
+    # kernel and shells
+    re.compile(r"(?:[Ee]xec format error|cannot execute binary file|required file not found)"),
+)
+_WINDOWS_CODES = {
+    0xC0000135: "a DLL that it needs is missing",
+    0xC0000139: "a DLL that it needs is of the wrong version",
+    0xC000007B: "it, or a DLL that it needs, was built for another processor",
+    0xC000001D: "it was built for another processor (illegal instruction)",
+    0xC0000005: "it crashed (access violation)",
+}
+_WORDS_OF_SIGNALS = {
+    "SIGILL": "it was built for another processor (illegal instruction)",
+    "SIGBUS": "it crashed (bus error)",
+    "SIGSEGV": "it crashed (segmentation fault)",
+    "SIGABRT": "it aborted",
+    "SIGSYS": "a system call that it needs is forbidden here",
+}
+
+
+def signal_name(number: int) -> str:
+    """SIGILL for 4, and so on; "signal N" for a number without a name here."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def loader_fault(output: str) -> str | None:
+    """The line in which the dynamic loader says what is missing, or None."""
+    for pattern in _LOADER_FAULTS:
+        match = pattern.search(output)
+        if match:
+            return match.group(0).strip()
+    return None
+
+
+def exit_words(exit_code: int | None, signal_number: int | None) -> str:
+    """How a program ended, as the end of a sentence that begins with its name.
+
+    Args:
+        exit_code: As the system reports it; above 128 a shell in between may have turned a signal into it.
+        signal_number: The signal that ended it, or None.
+    """
+    if signal_number is None and exit_code is not None and 128 < exit_code < 128 + 65:
+        signal_number = exit_code - 128
+    if signal_number is not None:
+        name = signal_name(signal_number)
+        words = _WORDS_OF_SIGNALS.get(name)
+        return f"was ended by {name}" + (f": {words}" if words else "")
+    if exit_code is None:
+        return "ended in an unknown way"
+    words = _WINDOWS_CODES.get(exit_code % 2**32)
+    return f"exited with code {exit_code if words is None else hex(exit_code % 2**32)}" + (
+        f": {words}" if words else ""
+    )

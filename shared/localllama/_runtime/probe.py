@@ -1,0 +1,198 @@
+"""Asking a llama.cpp program what it can do, by its `--help`: version numbers are not to be trusted.
+
+Builds outside git call themselves 0, shallow clones 330, and packages lag by years, while an unknown flag is fatal to
+llama-server. So the flags that a program lists are the truth, and its version is a hint for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+
+from ..errors import RuntimeBrokenError
+from .environment import without_llama_variables
+from .exit_reason import exit_words, loader_fault
+from .runtime import Runtime
+
+__all__ = ["runtime_version", "supported_flags", "supports_unix_sockets"]
+
+_TIMEOUT_SECONDS = 20.0
+_OUTPUT_LIMIT_BYTES = 1 << 20
+_TAIL_LINES = 15
+_ESSENTIAL_FLAGS = frozenset({"--model", "--host", "--port", "--ctx-size"})
+_FLAG = re.compile(r"--?[A-Za-z][\w.-]*")
+_VERSION_PATTERNS = (
+    re.compile(r"version: (?P<version>\S+) \(build (?P<build>\d+), commit (?P<commit>\w+)\)"),
+    re.compile(r"version: (?P<version>\d+) \((?P<commit>\w+)\)"),
+)
+
+_StampedCommand = tuple[tuple[str, int, int], ...]
+_known: dict[_StampedCommand, "_Help"] = {}
+
+
+@dataclass(frozen=True)
+class _Help:
+    flags: frozenset[str]
+    supports_unix_sockets: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    exit_code: int | None
+    signal_number: int | None
+    output: str
+    is_timed_out: bool = False
+
+
+def supported_flags(runtime: Runtime, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> frozenset[str]:
+    """Every spelling of every flag that the program lists, such as "-c" and "--ctx-size"; removed ones are left out.
+
+    Remembered for as long as the program's file does not change.
+
+    Raises:
+        RuntimeBrokenError: It could not even print its help, or is not llama.cpp's server.
+    """
+    return _help(runtime, timeout_seconds).flags
+
+
+def supports_unix_sockets(runtime: Runtime) -> bool:
+    """Whether `--host` takes the path of a UNIX socket: llama-server since March 2025 (PR 12613), and not on Windows.
+
+    Raises:
+        RuntimeBrokenError: As `supported_flags`.
+    """
+    return _help(runtime, _TIMEOUT_SECONDS).supports_unix_sockets
+
+
+def runtime_version(runtime: Runtime) -> str | None:
+    """What the program says of its version, such as "0.6.0-dev (build 10453)" or "build 8994"; a hint, or None."""
+    try:
+        # The multi-call program knows `llama version` alone; `llama serve --version` is that of the server.
+        output = _run([*runtime.command, "--version"], _TIMEOUT_SECONDS).output
+    except OSError:
+        return None
+    for pattern in _VERSION_PATTERNS:
+        match = pattern.search(output)
+        if match:
+            found = match.groupdict()
+            return f"{found['version']} (build {found['build']})" if "build" in found else f"build {found['version']}"
+    return None
+
+
+def _help(runtime: Runtime, timeout_seconds: float) -> _Help:
+    stamp = tuple(_stamp(part) for part in runtime.command)
+    known = _known.get(stamp)
+    if known is None:
+        known = _known[stamp] = _ask(runtime, timeout_seconds)
+    return known
+
+
+def _stamp(part: str) -> tuple[str, int, int]:
+    try:
+        status = os.stat(part)
+    except (OSError, ValueError):
+        return part, -1, -1
+    return part, status.st_size, status.st_mtime_ns
+
+
+def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
+    try:
+        run = _run([*runtime.command, "--help"], timeout_seconds)
+    except OSError as error:
+        raise _broken(runtime, f"could not be started: {error.strerror or error}", "") from error
+    flags = _listed_flags(run.output)
+    if flags >= _ESSENTIAL_FLAGS:
+        return _Help(flags, ".sock" in run.output)
+    if run.is_timed_out:
+        reason = f"did not print its help within {timeout_seconds:g} s"
+    elif run.exit_code == 0:
+        reason = "does not list llama-server's flags, so it is another program"
+    else:
+        reason = exit_words(run.exit_code, run.signal_number)
+        fault = loader_fault(run.output)
+        reason += f": {fault}" if fault else ""
+    raise _broken(runtime, reason, run.output)
+
+
+def _broken(runtime: Runtime, reason: str, output: str) -> RuntimeBrokenError:
+    return RuntimeBrokenError(
+        f"{runtime.origin} {reason}.",
+        hint=f"Run `{' '.join(runtime.command)} --help` by hand, reinstall llama.cpp, "
+        'or use the embedded runtime: pip install "localllama[runtime]"',
+        runtime=runtime.origin,
+        log_tail="\n".join(output.rstrip().splitlines()[-_TAIL_LINES:]),
+    )
+
+
+def _run(command: list[str], timeout_seconds: float) -> _Run:
+    env = without_llama_variables(os.environ)
+    # A config.ini of llama.cpp could name a flag that this build refuses.
+    env["XDG_CONFIG_HOME"] = os.devnull
+    # A file and not a pipe: a grandchild that keeps a pipe open would hold us long after the program is gone.
+    with tempfile.TemporaryFile() as output:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        ) as process:
+            try:
+                status = process.wait(timeout_seconds)
+                is_timed_out = False
+            except BaseException as error:
+                _kill_session(process)
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                status = process.wait()
+                is_timed_out = True
+        output.seek(0)
+        text = output.read(_OUTPUT_LIMIT_BYTES).decode("utf-8", "replace")
+    if status < 0 and os.name == "posix":
+        return _Run(None, -status, text, is_timed_out)
+    return _Run(status, None, text, is_timed_out)
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def _listed_flags(text: str) -> frozenset[str]:
+    flags: set[str] = set()
+    entry: list[str] = []
+
+    def close_entry() -> None:
+        # Builds of 2026 still list the flags that they no longer take.
+        if entry and "argument has been removed" not in " ".join(" ".join(entry).split()):
+            flags.update(_flags_of(entry[0]))
+
+    for line in text.splitlines():
+        if re.match(r" {0,2}-", line):
+            close_entry()
+            entry = [line]
+        elif entry:
+            entry.append(line)
+    close_entry()
+    return frozenset(flags)
+
+
+def _flags_of(line: str) -> list[str]:
+    flags = []
+    for word in line.split():
+        name = word.removesuffix(",")
+        if not _FLAG.fullmatch(name):
+            break
+        flags.append(name)
+        if not word.endswith(","):
+            break
+    return flags

@@ -1,0 +1,245 @@
+"""The ladder: which llama.cpp programs there are on this machine, best first, and where they were looked for."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigurationError, RuntimeBrokenError, RuntimeNotFoundError
+from .probe import supported_flags
+from .runtime import Runtime, RuntimeKind
+
+__all__ = ["RuntimeCandidates", "candidate_runtimes"]
+
+_PATH_VARIABLE = "LOCALLLAMA_RUNTIME"
+_INSTALL_HINT = 'pip install "localllama[runtime]"'
+_PREFIXES = (
+    "/opt/homebrew/bin",
+    "/usr/local/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+    "/opt/local/bin",
+    "~/.local/bin",
+    "~/.linuxbrew/bin",
+)
+_EXECUTABLE_SUFFIX = ".exe" if sys.platform == "win32" else ""
+_IDENTIFY_TIMEOUT_SECONDS = 5.0
+_REAL_PYTHON = re.compile(r"(?:python|pypy)[\d.]*[a-z]{0,2}(?:\.exe)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RuntimeCandidates:
+    """What was found.
+
+    Attributes:
+        runtimes: In the order in which they are to be tried; never empty.
+        report: A line for each place looked at, with what was found there.
+    """
+
+    runtimes: tuple[Runtime, ...]
+    report: tuple[str, ...]
+
+
+def candidate_runtimes(choice: str, environ: Mapping[str, str]) -> RuntimeCandidates:
+    """Look for llama.cpp programs. None is started, but for a program whose name does not say what it is.
+
+    Args:
+        choice: "auto", "llama-server", "embedded", or the path or name of a program, which is then tried first.
+        environ: PATH, HOME and LOCALLLAMA_RUNTIME are read from it.
+
+    Raises:
+        ConfigurationError: `choice`, or LOCALLLAMA_RUNTIME, names a program that is not there or cannot be run.
+        RuntimeNotFoundError: There is none; its `places` is the report.
+    """
+    search = _Search(environ)
+    chosen = choice
+    if chosen == "auto" and environ.get(_PATH_VARIABLE):
+        chosen = environ[_PATH_VARIABLE]
+    is_open = chosen not in ("llama-server", "embedded")
+    if chosen == "embedded":
+        search.look_for_embedded()
+    elif chosen == "llama-server":
+        search.look_for_programs()
+    else:
+        if chosen != "auto":
+            search.take(chosen, setting="runtime" if choice != "auto" else _PATH_VARIABLE)
+        search.look_for_programs()
+        search.look_for_embedded()
+    if not search.runtimes:
+        raise _not_found(chosen, search.report, is_open=is_open)
+    return RuntimeCandidates(tuple(search.runtimes), tuple(search.report))
+
+
+def _not_found(choice: str, report: list[str], *, is_open: bool) -> RuntimeNotFoundError:
+    what = "llama.cpp program" if is_open else f"runtime {choice!r}"
+    advice = "" if choice == "llama-server" else f"Install one: {_INSTALL_HINT}"
+    return RuntimeNotFoundError(
+        f"No {what} was found. Looked at: {'; '.join(report)}.",
+        hint=advice or f"Install llama.cpp, or set runtime='auto' and run: {_INSTALL_HINT}",
+        places=tuple(report),
+    )
+
+
+class _Search:
+    """One walk over the places: what was found so far, and the report."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._seen: set[tuple[RuntimeKind, str]] = set()
+        self.runtimes: list[Runtime] = []
+        self.report: list[str] = []
+
+    def take(self, choice: str, *, setting: str) -> None:
+        """The program that the user named; it must be there."""
+        path = self._named_program(choice, setting)
+        kind = _kind_by_name(path) or _kind_by_help(path) or "llama-server"
+        self._add(kind, path)
+        self.report.append(f"{setting}: {path}")
+
+    def look_for_programs(self) -> None:
+        """`llama-server` on PATH and in the usual prefixes, then the multi-call `llama`."""
+        found_any = False
+        for name in ("llama-server", "llama"):
+            found = 0
+            for path in self._executables(name):
+                if name == "llama" and not _is_llama_cpp(path):
+                    self.report.append(f"{path}: is not llama.cpp's `llama`")
+                    continue
+                found += 1
+                if self._add("llama" if name == "llama" else "llama-server", path):
+                    self.report.append(f"{name}: {path}")
+            if not found:
+                self.report.append(f"PATH and the usual prefixes: no {name}")
+            found_any = found_any or bool(found)
+
+    def look_for_embedded(self) -> None:
+        """The `xllamacpp` wheel, looked up and not imported: 100 MB of library belong into the child alone."""
+        directory = _library_directory()
+        if directory is None:
+            self.report.append("embedded: xllamacpp is not installed")
+            return
+        python = _python_program()
+        if python is None:
+            self.report.append(
+                f"embedded: xllamacpp is in {directory}, but sys.executable={sys.executable!r} is no Python to run it with"
+            )
+            return
+        program = str(Path(__file__).with_name("embedded.py"))
+        version = _library_version(directory)
+        self.runtimes.append(
+            Runtime(
+                kind="embedded",
+                command=(python, "-I", "-S", program, "--library", directory),
+                origin=f"embedded xllamacpp {version}".rstrip(),
+            )
+        )
+        self.report.append(f"embedded: xllamacpp {version} in {directory}")
+
+    def _add(self, kind: RuntimeKind, path: str) -> bool:
+        key = (kind, os.path.realpath(path))
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        command = (path, "serve") if kind == "llama" else (path,)
+        self.runtimes.append(Runtime(kind=kind, command=command, origin=" ".join(command)))
+        return True
+
+    def _named_program(self, choice: str, setting: str) -> str:
+        remedy = (
+            "Give the path of llama.cpp's llama-server, or one of 'auto', 'llama-server', 'embedded'."
+            if setting == "runtime"
+            else f"Correct {setting}, or unset it."
+        )
+        has_directory = os.sep in choice or "/" in choice or choice.startswith("~")
+        if not has_directory and not os.path.exists(choice):
+            path = next(self._executables(choice), None)
+            if path is None:
+                raise ConfigurationError(f"{setting}={choice!r}: no such program on PATH.", hint=remedy)
+            return path
+        path = os.path.abspath(self._expand(choice))
+        if os.path.isdir(path):
+            raise ConfigurationError(f"{setting}={choice!r} is a directory, not a program.", hint=remedy)
+        if not os.path.exists(path):
+            raise ConfigurationError(f"{setting}={choice!r}: there is no such file.", hint=remedy)
+        if not os.access(path, os.X_OK):
+            raise ConfigurationError(
+                f"{setting}={choice!r} is not executable.", hint=f"Run: chmod +x {path} (if it is llama-server)."
+            )
+        return path
+
+    def _executables(self, name: str) -> Iterator[str]:
+        # shutil.which would take relative entries of PATH, on Windows the current directory too: whoever can write
+        # there could put a llama-server in our way.
+        for directory in (*self._environ.get("PATH", "").split(os.pathsep), *map(self._expand, _PREFIXES)):
+            if not os.path.isabs(directory):
+                continue
+            path = os.path.join(directory, name)
+            if _EXECUTABLE_SUFFIX and not path.lower().endswith(_EXECUTABLE_SUFFIX):
+                path += _EXECUTABLE_SUFFIX
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                yield path
+
+    def _expand(self, path: str) -> str:
+        home = self._environ.get("HOME")
+        if home and path.startswith("~/"):
+            return os.path.join(home, path[2:])
+        return os.path.expanduser(path)
+
+
+def _kind_by_name(path: str) -> RuntimeKind | None:
+    name = os.path.basename(path).lower().removesuffix(".exe")
+    if name == "llama":
+        return "llama"
+    return "llama-server" if name.startswith("llama-server") else None
+
+
+def _kind_by_help(path: str) -> RuntimeKind | None:
+    kinds: tuple[tuple[RuntimeKind, tuple[str, ...]], ...] = (("llama-server", ()), ("llama", ("serve",)))
+    for kind, subcommand in kinds:
+        try:
+            supported_flags(Runtime(kind, (path, *subcommand), path), timeout_seconds=_IDENTIFY_TIMEOUT_SECONDS)
+        except RuntimeBrokenError:
+            continue
+        return kind
+    return None
+
+
+def _is_llama_cpp(path: str) -> bool:
+    # Meta's `llama` command line, a Python program, has the same name.
+    try:
+        supported_flags(Runtime("llama", (path, "serve"), path), timeout_seconds=_IDENTIFY_TIMEOUT_SECONDS)
+    except RuntimeBrokenError:
+        return False
+    return True
+
+
+def _library_directory() -> str | None:
+    try:
+        spec: importlib.machinery.ModuleSpec | None = importlib.util.find_spec("xllamacpp")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.submodule_search_locations:
+        return None
+    return os.path.dirname(os.path.abspath(os.path.dirname(spec.origin)))
+
+
+def _library_version(directory: str) -> str:
+    for path in sorted(Path(directory).glob("xllamacpp-*.dist-info")):
+        return path.name.removesuffix(".dist-info").partition("-")[2]
+    return ""
+
+
+def _python_program() -> str | None:
+    # sys.executable is empty in some embedding programs, the program itself in frozen ones, uwsgi in uwsgi.
+    if getattr(sys, "frozen", False):
+        return None
+    beside = os.path.join(sys.exec_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    for path in (sys.executable, beside):
+        if path and _REAL_PYTHON.fullmatch(os.path.basename(path)) and os.access(path, os.X_OK):
+            return path
+    return None
