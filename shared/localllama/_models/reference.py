@@ -1,0 +1,147 @@
+"""Parses model references: the ways to name a model."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from localllama.errors import ConfigurationError
+
+from .catalog import CATALOG
+
+__all__ = ["REFERENCE_FORMS", "ModelReference", "parse_reference"]
+
+REFERENCE_FORMS = (
+    "a path such as './model.gguf', 'pkg:package/file.gguf', 'owner/repo:QUANT' or 'hf:owner/repo/file.gguf' "
+    "for Hugging Face, or a catalog name such as 'smollm2-135m'"
+)
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_PACKAGE = re.compile(r"(?P<package>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)/(?P<file>.+)", re.ASCII)
+_HUB_NAME = r"[A-Za-z0-9][\w.-]*"
+_HUB = re.compile(
+    rf"(?P<repo>{_HUB_NAME}/{_HUB_NAME})(?:/(?P<file>[^:]+\.gguf)|:(?P<quant>[\w.-]+))?", re.ASCII | re.IGNORECASE
+)
+_CATALOG_NAME = re.compile(r"[\w.+:-]+")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A parsed reference; only the fields of its kind are set.
+
+    Attributes:
+        text: As the user wrote it.
+        kind: Which form it has.
+        path: "path": the path, `~` expanded, otherwise as written.
+        package: "package": the dotted name of an importable package.
+        file: "package": the file's path below the package, with "/"; "hub": the file in the repository, or None.
+        name: "catalog": the name.
+        repo: "hub": "owner/repo".
+        quantization: "hub": such as "Q4_K_M", or None to let the repository's files decide.
+        url: "url": without the fragment.
+        sha256: "url": the digest of the fragment `#sha256=`, lower case, or None.
+    """
+
+    text: str
+    kind: Literal["path", "package", "catalog", "hub", "url"]
+    path: str | None = None
+    package: str | None = None
+    file: str | None = None
+    name: str | None = None
+    repo: str | None = None
+    quantization: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+
+
+def parse_reference(text: str) -> ModelReference:
+    """Parse a model reference.
+
+    A catalog name is never taken for a path, so what it means does not depend on the current directory. `owner/repo`
+    is a path only if there is such a file; everything that ends in ".gguf" is a path unless it has a prefix.
+
+    Raises:
+        ConfigurationError: It has none of the forms.
+    """
+    if not text.strip():
+        raise ConfigurationError("The model reference is empty.", hint=f"Give {REFERENCE_FORMS}.")
+    if any(ord(character) < ord(" ") for character in text):
+        raise ConfigurationError(
+            f"The model reference {text!r} has a control character in it.", hint=f"Give {REFERENCE_FORMS}."
+        )
+    if text.startswith("pkg:"):
+        return _package(text)
+    if text.startswith("hf:"):
+        return _hub(text, text.removeprefix("hf:"))
+    if _SCHEME.match(text):
+        return _with_scheme(text)
+    if text in CATALOG:
+        return ModelReference(text, "catalog", name=text)
+    if _looks_like_path(text) or Path(text).is_file():
+        return ModelReference(text, "path", path=_expanded(text))
+    if _HUB.fullmatch(text):
+        return _hub(text, text)
+    if _CATALOG_NAME.fullmatch(text):
+        return ModelReference(text, "catalog", name=text)
+    return ModelReference(text, "path", path=_expanded(text))
+
+
+def _looks_like_path(text: str) -> bool:
+    return (
+        text.startswith(("/", ".", "~"))
+        or "\\" in text
+        or text.lower().endswith(".gguf")
+        or _DRIVE.match(text) is not None
+    )
+
+
+def _expanded(text: str) -> str:
+    # Not Path.expanduser: that raises RuntimeError where there is no home directory.
+    return os.path.expanduser(text)  # noqa: PTH111
+
+
+def _package(text: str) -> ModelReference:
+    match = _PACKAGE.fullmatch(text.removeprefix("pkg:"))
+    if match is None or ".." in match["file"].split("/") or "\\" in match["file"]:
+        raise ConfigurationError(
+            f"{text!r} does not name a file in a package.", hint="Write it as 'pkg:package/file.gguf'."
+        )
+    return ModelReference(text, "package", package=match["package"], file=match["file"])
+
+
+def _hub(text: str, rest: str) -> ModelReference:
+    match = _HUB.fullmatch(rest)
+    if match is None:
+        raise ConfigurationError(
+            f"{text!r} does not name a model on Hugging Face.",
+            hint="Write it as 'owner/repo', 'owner/repo:Q4_K_M' or 'hf:owner/repo/file.gguf'.",
+        )
+    return ModelReference(text, "hub", repo=match["repo"], file=match["file"], quantization=match["quant"])
+
+
+def _with_scheme(text: str) -> ModelReference:
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise ConfigurationError(
+                f"{text!r} names a file on the host {parts.netloc!r}.",
+                hint="A file on this machine has three slashes: 'file:///path/model.gguf'.",
+            )
+        return ModelReference(text, "path", path=url2pathname(parts.path))
+    if parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"{text!r} has an unknown scheme.", hint=f"Give {REFERENCE_FORMS}.")
+    digest = parts.fragment.removeprefix("sha256=") if parts.fragment else None
+    if digest is not None and not _SHA256.fullmatch(digest):
+        raise ConfigurationError(
+            f"{text!r} has a fragment that is not a checksum.", hint="Write '#sha256=' and 64 hexadecimal digits."
+        )
+    return ModelReference(
+        text, "url", url=parts._replace(fragment="").geturl(), sha256=digest.lower() if digest else None
+    )

