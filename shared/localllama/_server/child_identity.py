@@ -1,0 +1,84 @@
+"""A process that we started, and that we signal only while it is surely still that one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from .supervisor import start_time
+
+if TYPE_CHECKING:
+    import psutil
+
+
+class ChildIdentity:
+    """Holds on to one process: by a pidfd on Linux, by pid and start time elsewhere.
+
+    Args:
+        pid: A child of ours, or of our supervisor.
+        started: When it started as its parent saw it (`supervisor.start_time`); "-" if that is not known.
+    """
+
+    def __init__(self, pid: int, started: str = "-") -> None:
+        self.pid = pid
+        self._pidfd = -1
+        self._process: psutil.Process | None = None
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except AttributeError:
+            self._process = _by_start_time(pid)
+        except OSError as error:
+            if not isinstance(error, ProcessLookupError):  # a kernel or a sandbox without pidfds
+                self._process = _by_start_time(pid)
+        # Its parent may have reaped it before we came, and the pid may be another's by now.
+        if started not in ("-", start_time(pid)):
+            self.close()
+            self._process = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the process; from here on it cannot be signalled."""
+        descriptor, self._pidfd = self._pidfd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def is_alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        if self._pidfd >= 0:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            return not poll.poll(0)
+        if self._process is None:
+            return False
+        with contextlib.suppress(OSError):
+            return self._process.is_running() and self._process.status() != "zombie"
+        return False
+
+    def send_signal(self, number: int) -> None:
+        """Signal this process, if it is there."""
+        with contextlib.suppress(OSError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+            elif self.is_alive():
+                os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """Kill this process and, if it leads a process group of its own, that group."""
+        with contextlib.suppress(OSError):
+            if self.is_alive() and os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
+
+
+def _by_start_time(pid: int) -> psutil.Process | None:
+    import psutil
+
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None

@@ -1,0 +1,338 @@
+"""Linux, macOS and other POSIX systems: a supervisor process owns the server for us.
+
+    owner ── lifeline, status ── supervisor (own session) ── server (own process group)
+
+The *lifeline* is a socket pair on which nobody ever writes. Its end is the message: it ends when the owner shuts it
+down, calls exec or dies, whatever way. The supervisor then kills the server's group with SIGKILL, removes the private
+directory and says how it went on the *status* pipe. The server has the lifeline as its stdin: our embedded server
+watches that by itself. A socket pair and not a pipe, because `shutdown` ends it even while some forked child of the
+owner holds a copy. How the supervisor learns of the owner's death when the lifeline was leaked: `supervisor_linux`,
+`supervisor_macos`.
+
+Nothing here waits for a signal, uses waitpid(-1) or believes `Popen.returncode`: hosts block signals, ignore SIGCHLD
+and reap children that are not theirs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import ClassVar
+
+from ..errors import ServerStartError
+from .child_identity import ChildIdentity
+from .log_memory import LogMemory
+from .private_directory import duplicate_lock, release_lock, remove_private_directory
+from .process import STOP_SECONDS, ExitStatus, LaunchPlan, ServerProcess
+from .supervisor import SERVER_VARIABLE_PREFIX
+from .supervisor_shell import SHELL_PROGRAM
+
+_HANDSHAKE_SECONDS = 15.0
+_PATIENCE_SECONDS = 0.7  # how long `stop` leaves it to the supervisor before it does more
+_STDERR = 2
+
+
+class _Descriptors:
+    """Descriptors of one launch. A fork closes them in the child, whatever line the other threads are at."""
+
+    registry: ClassVar[dict[int, _Descriptors]] = {}
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+        _Descriptors.registry[id(self)] = self
+
+    def add(self, name: str, descriptor: int) -> None:
+        """Take over an open descriptor (-1 is none)."""
+        if descriptor < 0:
+            return
+        if descriptor <= _STDERR:
+            # The host has closed its standard streams; in the supervisor these three numbers are taken.
+            low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+            os.close(low)
+        self._open[name] = descriptor
+
+    def get(self, name: str) -> int:
+        """The number, or -1 if there is none or it is closed."""
+        return self._open.get(name, -1)
+
+    def numbers(self) -> list[int]:
+        return list(self._open.values())
+
+    def shut_lifeline(self) -> None:
+        """End the lifeline for everyone, whoever else holds a copy."""
+        descriptor = self._open.pop("lifeline", -1)  # one atomic step: of two callers one gets it
+        if descriptor < 0:
+            return
+        lifeline = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+        with contextlib.suppress(OSError):  # the other end is gone already
+            lifeline.shutdown(socket.SHUT_RDWR)
+        lifeline.close()
+
+    def close(self) -> None:
+        while self._open:
+            _, descriptor = self._open.popitem()
+            os.close(descriptor)
+        _Descriptors.registry.pop(id(self), None)
+
+    @classmethod
+    def close_all_in_forked_child(cls) -> None:
+        for descriptors in list(cls.registry.values()):
+            descriptors.close()
+        _unreaped_supervisors.clear()
+
+
+class _ExitFlag:
+    is_set = False
+
+    @classmethod
+    def set(cls) -> None:
+        cls.is_set = True
+
+
+os.register_at_fork(after_in_child=_Descriptors.close_all_in_forked_child)
+atexit.register(_ExitFlag.set)
+
+
+_unreaped_supervisors: set[int] = set()
+
+
+def _reap_supervisors() -> None:
+    """Take the exit status of those that have ended, so that none stays a zombie; never waits."""
+    for pid in list(_unreaped_supervisors):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # the host reaped it, or ignores SIGCHLD
+            ended = pid
+        if ended:
+            _unreaped_supervisors.discard(pid)
+
+
+class _PosixServerProcess(ServerProcess):
+    def __init__(self, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory) -> None:
+        self.creator_pid = os.getpid()
+        self.pid = 0
+        self._descriptors = descriptors
+        self._supervisor = supervisor
+        self._server: ChildIdentity | None = None
+        self._log = log
+        self._lock = threading.Lock()
+        self._unread = b""
+        self._exit: ExitStatus | None = None
+
+    def __del__(self) -> None:
+        if os.getpid() == self.creator_pid:
+            self._descriptors.shut_lifeline()
+            self._descriptors.close()
+
+    def exit_status(self) -> ExitStatus | None:
+        if not self.is_ours():
+            return None
+        with self._lock:
+            if self._exit is None:
+                self._read_status()
+            return self._exit
+
+    def wait_for_exit(self, timeout_seconds: float) -> ExitStatus | None:
+        deadline = time.monotonic() + timeout_seconds
+        while (outcome := self.exit_status()) is None and self.is_ours():
+            if not _wait_readable(self._descriptors.get("status"), deadline):
+                return self.exit_status()
+        return outcome
+
+    def log_tail(self) -> str:
+        return self._log.text()
+
+    def abandon(self) -> None:
+        if self.is_ours():
+            self._descriptors.shut_lifeline()
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> ExitStatus | None:
+        if not self.is_ours():
+            return None
+        deadline = time.monotonic() + timeout_seconds
+        self._descriptors.shut_lifeline()
+        outcome = self.wait_for_exit(min(_PATIENCE_SECONDS, timeout_seconds))
+        if outcome is None:
+            # Somebody stopped the supervisor, or the machine is very busy.
+            self._supervisor.send_signal(signal.SIGCONT)
+            outcome = self.wait_for_exit(min(_PATIENCE_SECONDS, deadline - time.monotonic()))
+        if outcome is None and self._server is not None:
+            self._server.kill_group()
+            outcome = self.wait_for_exit(deadline - time.monotonic())
+        _reap_supervisors()
+        return outcome
+
+    def complete_start(self, deadline: float) -> bool:
+        """Wait for the supervisor's first words; False if they do not come."""
+        status = self._descriptors.get("status")
+        while self._server is None:
+            if not _wait_readable(status, deadline):
+                return False
+            with self._lock:
+                self._read_status()
+            if self._exit is not None and self._server is None:
+                return False
+        return True
+
+    def _read_status(self) -> None:
+        try:
+            data = os.read(self._descriptors.get("status"), 4096)
+        except BlockingIOError:
+            return
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            self._hear(line.decode().split())
+        if not data and self._exit is None:
+            # A shell that supervises dies with its server and without a word; that was us, if we ended the lifeline.
+            is_stopped = self._descriptors.get("lifeline") < 0
+            self._exit = ExitStatus(signal_number=9) if is_stopped else ExitStatus(is_supervisor_lost=True)
+            if self._server is not None:
+                self._server.kill_group()
+        if self._exit is not None:
+            _reap_supervisors()
+
+    def _hear(self, words: list[str]) -> None:
+        match words:
+            case ["PID", pid, start_time]:
+                self.pid = int(pid)
+                self._server = ChildIdentity(self.pid, start_time)
+            case ["EXIT", "code", code]:
+                self._exit = ExitStatus(exit_code=int(code))
+            case ["EXIT", "signal", number]:
+                self._exit = ExitStatus(signal_number=int(number))
+
+
+def launch_with_supervisor(plan: LaunchPlan) -> ServerProcess:
+    """Start the server of `plan` under a supervisor; see `process.launch`."""
+    if _ExitFlag.is_set or sys.is_finalizing():
+        raise ServerStartError(
+            "This Python process is about to end, so no server is started.",
+            hint="Finish the work with the model before the program ends, not in atexit functions or finalizers.",
+        )
+    _reap_supervisors()
+    failures = []
+    for make_command in (_python_command, _shell_command):
+        try:
+            return _launch(plan, make_command)
+        except (_CannotLaunchError, OSError) as error:
+            failures.append(str(error))
+    remove_private_directory(plan.directory)
+    raise ServerStartError(
+        f"The process that watches over the server could not be started ({'; '.join(failures)}).",
+        hint="Check that this process may start others (limits on processes, memory, open files) and that /bin/sh works.",
+    )
+
+
+class _CannotLaunchError(Exception):
+    """This way of starting does not work here; the next one may."""
+
+
+_Command = tuple[list[str], dict[str, str]]
+_CommandMaker = Callable[[LaunchPlan, _Descriptors], _Command]
+
+
+def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
+    ours, theirs = _Descriptors(), _Descriptors()
+    try:
+        log = _open_channels(ours, theirs)
+        theirs.add("lock", duplicate_lock(plan.directory))
+        command, environment = make_command(plan, theirs)
+        supervisor_pid = _spawn(command, environment, theirs, is_shell=make_command is _shell_command)
+        server = _PosixServerProcess(ours, ChildIdentity(supervisor_pid), log)
+        theirs.close()
+        if not server.complete_start(time.monotonic() + _HANDSHAKE_SECONDS):
+            raise _CannotLaunchError(f"no answer from {command[0]}")
+    except BaseException:
+        # A KeyboardInterrupt may arrive anywhere above. The end of the lifeline ends whatever was started; the directory
+        # stays until the caller has tried every way.
+        ours.shut_lifeline()
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    release_lock(plan.directory)
+    return server
+
+
+def _open_channels(ours: _Descriptors, theirs: _Descriptors) -> LogMemory:
+    lifeline, their_lifeline = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.add("lifeline", lifeline.detach())
+    theirs.add("lifeline", their_lifeline.detach())
+    status, their_status = os.pipe()
+    ours.add("status", status)
+    theirs.add("status", their_status)
+    os.set_blocking(status, False)
+    if hasattr(os, "pidfd_open"):
+        # Opened here and passed on: opened by number there, it could be another process of that number.
+        with contextlib.suppress(OSError):
+            theirs.add("owner", os.pidfd_open(os.getpid()))
+    log = LogMemory()
+    theirs.add("log", log.descriptor)
+    return log
+
+
+def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
+    executable = sys.executable
+    name = os.path.basename(executable or "")
+    if getattr(sys, "frozen", False) or not name.startswith(("python", "pypy")):
+        raise _CannotLaunchError(f"sys.executable is {executable!r}, not a Python interpreter")
+    numbers = [str(theirs.get(name)) for name in ("lifeline", "status", "owner", "log", "lock")]
+    # The supervisor runs in the environment that its interpreter is known to run in; the server's travels inside, so
+    # that no library path meant for the one reaches the other.
+    environment = dict(os.environ)
+    environment.update({SERVER_VARIABLE_PREFIX + name: value for name, value in plan.env.items()})
+    program = _supervisor_program("supervisor_macos" if hasattr(select, "kqueue") else "supervisor_linux")
+    command = [executable, "-I", "-S", "-c", program, "localllama-supervisor", str(os.getpid()), *numbers]
+    return [*command, str(plan.directory), *plan.argv], environment
+
+
+def _shell_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:  # noqa: ARG001 - one signature
+    command = ["/bin/sh", "-c", SHELL_PROGRAM, "localllama-supervisor", str(plan.directory), *plan.argv]
+    return command, dict(plan.env)
+
+
+@lru_cache
+def _supervisor_program(platform: str) -> str:
+    """The source of the supervisor for one platform."""
+    parts = [pkgutil.get_data(__package__, f"{name}.py") for name in ("supervisor", platform)]
+    if None in parts:
+        raise _CannotLaunchError("the supervisor's source is not there")
+    return "\n".join([*(part.decode() for part in parts if part), "main(OwnerWatch)\n"])
+
+
+def _spawn(command: list[str], environment: dict[str, str], theirs: _Descriptors, *, is_shell: bool) -> int:
+    standard: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    if is_shell:
+        standard = {"stdin": theirs.get("lifeline"), "stdout": theirs.get("status")}
+    # No preexec_fn: with it a fork copies the page tables of a host with gigabytes, and may hang in a lock of another
+    # thread. The session of its own keeps Ctrl-C, a hangup and the signals of a notebook's interrupt away.
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=theirs.numbers(),
+        **standard,
+    )
+    _unreaped_supervisors.add(process.pid)
+    # From here on it is reaped here (`_reap_supervisors`); without a return code Popen would warn and do it too.
+    process.returncode = 0
+    return process.pid
+
+
+def _wait_readable(descriptor: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

@@ -1,0 +1,162 @@
+"""The private directory of a server: its socket, its key, its configuration; for this user's eyes only.
+
+Its owner holds a lock on a file in it and hands a copy of that to the supervisor. A directory whose lock is free has
+neither of the two any more (both were killed at once, or the machine was) and is removed when the next one is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from .supervisor import remove_tree
+
+_PREFIX = "localllama-"
+_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{10}}")  # exact: what is swept must be ours beyond doubt
+_LOCK_NAME = "lock"
+_N_RANDOM_BYTES = 5
+_UNLOCKED_GRACE_SECONDS = 600.0
+# sun_path has 104 bytes on macOS and 108 on Linux, with the 0 at the end; llama.cpp and httpx need no more than that.
+_MAX_SOCKET_PATH_BYTES = 100
+_LONGEST_NAME = f"{_PREFIX}{'0' * 2 * _N_RANDOM_BYTES}/server.sock"
+
+_locks: dict[Path, int] = {}
+
+
+def make_private_directory() -> Path:
+    """Make a new directory with mode 0700 that a UNIX socket named `server.sock` fits into.
+
+    It is made in XDG_RUNTIME_DIR if that is the user's alone, else in the directory for temporary files. Directories
+    that were left by owners and supervisors which are both dead are removed on the way.
+
+    Returns:
+        Its path, absolute, short enough that `path / "server.sock"` has at most 100 bytes.
+
+    Raises:
+        ConfigurationError: No base directory is safe, short and writable.
+    """
+    refusals = []
+    for base in _bases():
+        reason = _reason_against(base)
+        if reason is None:
+            _sweep(base)
+            try:
+                return _make_in(base)
+            except OSError as error:
+                reason = error.strerror or str(error)
+        refusals.append(f"{base}: {reason}")
+    raise ConfigurationError(
+        f"No directory for the server's socket could be made ({'; '.join(refusals)}).",
+        hint="Set TMPDIR to a short path of a directory that only you can write to.",
+    )
+
+
+def duplicate_lock(directory: Path) -> int:
+    """A second descriptor that holds the lock of a directory made here, the caller's to close; -1 if there is none."""
+    descriptor = _locks.get(directory, -1)
+    return os.dup(descriptor) if descriptor >= 0 else -1
+
+
+def release_lock(directory: Path) -> None:
+    """Let go of the lock; the directory stays in use as long as someone else holds a copy of it."""
+    descriptor = _locks.pop(directory, -1)
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def remove_private_directory(directory: Path) -> None:
+    """Remove a directory that no server runs in; one that is gone already is no error."""
+    remove_tree(str(directory))
+    release_lock(directory)
+
+
+def _bases() -> list[str]:
+    candidates = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108
+    # Without the links: macOS has /tmp -> /private/tmp, and what is checked must be what is used.
+    return list(dict.fromkeys(os.path.realpath(path) for path in candidates if os.path.isabs(path)))
+
+
+def _reason_against(base: str) -> str | None:
+    """Why no private directory can be in `base`, or None."""
+    if len(os.fsencode(os.path.join(base, _LONGEST_NAME))) > _MAX_SOCKET_PATH_BYTES:
+        return "too long for a socket's path"
+    path = base
+    while True:
+        try:
+            status = os.lstat(path)
+        except OSError as error:
+            return error.strerror
+        if not stat.S_ISDIR(status.st_mode):
+            return f"{path} is not a directory"
+        # Whoever can rename a directory above ours can put another in its place.
+        if status.st_uid not in (0, os.getuid()):
+            return f"{path} belongs to another user"
+        if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+            return f"others may write to {path}"
+        parent = os.path.dirname(path)
+        if parent == path:
+            return None
+        path = parent
+
+
+def _make_in(base: str) -> Path:
+    directory = Path(base, _PREFIX + secrets.token_hex(_N_RANDOM_BYTES))
+    os.mkdir(directory, 0o700)
+    try:
+        os.chmod(directory, 0o700)  # the umask may have taken bits of the owner's
+        # Locked first, named then: whoever finds the name finds it locked, unless its holders are dead.
+        unnamed = directory / f"{_LOCK_NAME}.new"
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        _locks[directory] = descriptor
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(unnamed, directory / _LOCK_NAME)
+    except BaseException:
+        remove_private_directory(directory)
+        raise
+    return directory
+
+
+def _sweep(base: str) -> None:
+    with contextlib.suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False) and _is_left_over(entry.path):
+                remove_tree(entry.path)
+
+
+def _is_left_over(directory: str) -> bool:
+    try:
+        status = os.lstat(directory)
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != 0o700:  # noqa: PLR2004
+            return False
+        descriptor = os.open(
+            os.path.join(directory, _LOCK_NAME), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+    except FileNotFoundError:
+        # Its maker is between two lines of `_make_in`, or was killed there.
+        return time.time() - status.st_mtime > _UNLOCKED_GRACE_SECONDS
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _forget_in_forked_child() -> None:
+    while _locks:
+        _, descriptor = _locks.popitem()
+        os.close(descriptor)
+
+
+os.register_at_fork(after_in_child=_forget_in_forked_child)
