@@ -233,9 +233,21 @@ class RequestError(LocalLlamaError):
 
 
 class ServerConnectionError(RequestError):
-    """There is no connection to the server."""
+    """There is no connection to the server.
+
+    Attributes:
+        is_sent: Whether the server may have got (a part of) the request.
+        has_response: Whether any byte of an answer came.
+    """
 
     is_retryable: ClassVar[bool] = True
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, is_sent: bool = False, has_response: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.is_sent = is_sent
+        self.has_response = has_response
 
 
 class RequestTimeoutError(RequestError):
