@@ -153,7 +153,8 @@ def version_text(directory: str | None) -> str:
     import platform
 
     version = "unknown"
-    for name in sorted(os.listdir(directory)) if directory and os.path.isdir(directory) else ():
+    # "xllamacpp-1.2.3.dist-info"; os and not pathlib, which takes as long to import as the rest of this program.
+    for name in sorted(os.listdir(directory)) if directory and os.access(directory, os.R_OK) else ():  # noqa: PTH208
         if name.startswith("xllamacpp") and name.endswith(".dist-info"):
             version = name.removesuffix(".dist-info").partition("-")[2]
     build = version.rpartition(".")[2]

@@ -198,7 +198,7 @@ def _add_adapters(settings: Settings, adapters: list[tuple[str, float]]) -> None
 
 def _directory(attribute: str) -> Setter:
     def apply(settings: Settings, text: str) -> None:
-        if not os.path.isdir(text):
+        if not os.path.isdir(text):  # noqa: PTH112 - pathlib is slow to import
             raise FlagError(f"not a directory: {text}")
         # llama.cpp joins directory and file name by plain concatenation.
         _assign(settings, attribute, text if text.endswith(("/", os.sep)) else text + os.sep)
@@ -286,8 +286,23 @@ def _row(names: str, value_name: str, text: str, apply: Setter) -> Flag:
 def _pair(names_on: str, names_off: str, text: str, attribute: str, *, is_inverse: bool = False) -> tuple[Flag, Flag]:
     return (
         _row(names_on, "", text, _switch(attribute, not is_inverse)),
-        _row(names_off, "", f"the opposite of {names_on.split()[-1]}", _switch(attribute, is_inverse)),
+        _row(names_off, "", f"the opposite of {names_on.rsplit(maxsplit=1)[-1]}", _switch(attribute, is_inverse)),
     )
+
+
+def _timeout(settings: Settings, text: str) -> None:
+    settings.params.timeout_read = settings.params.timeout_write = _read_integer(text)
+
+
+def _rope_scale(settings: Settings, text: str) -> None:
+    factor = _read_real(text)
+    if factor == 0:
+        raise FlagError("the factor is 0")
+    settings.params.rope_freq_scale = 1.0 / factor
+
+
+def _seed(settings: Settings, text: str) -> None:
+    settings.params.sampling.seed = _read_integer(text) % 2**32
 
 
 FLAGS: tuple[Flag, ...] = (
@@ -304,7 +319,7 @@ FLAGS: tuple[Flag, ...] = (
     _row("--cors-headers", "HEADERS", "allowed headers for CORS", _text("cors_headers")),
     *_pair("--cors-credentials", "--no-cors-credentials", "allow credentials for CORS", "cors_credentials"),
     *_pair("--ui --webui", "--no-ui --no-webui", "serve the Web UI (default: on)", "ui"),
-    _row("-to --timeout", "N", "read and write timeout in seconds (default: 3600)", lambda s, t: _timeout(s, t)),
+    _row("-to --timeout", "N", "read and write timeout in seconds (default: 3600)", _timeout),
     _row(
         "--sse-ping-interval", "N", "seconds between SSE pings, -1 is off (default: 30)", _integer("sse_ping_interval")
     ),
@@ -364,7 +379,7 @@ FLAGS: tuple[Flag, ...] = (
     _row(
         "--rope-scaling", "TYPE", "none, linear or yarn", _member("rope_scaling_type", "llama_rope_scaling_type", _ROPE)
     ),
-    _row("--rope-scale", "N", "context scaling factor", lambda s, t: _rope_scale(s, t)),
+    _row("--rope-scale", "N", "context scaling factor", _rope_scale),
     _row("--rope-freq-base", "N", "base frequency", _real("rope_freq_base")),
     _row("--rope-freq-scale", "N", "frequency scaling factor", _real("rope_freq_scale")),
     _row("--yarn-orig-ctx", "N", "original context size", _integer("yarn_orig_ctx")),
@@ -434,7 +449,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     _row("-n --predict --n-predict", "N", "tokens to predict (default: -1, no limit)", _integer("n_predict")),
     _row("--keep", "N", "tokens kept of the first prompt", _integer("n_keep")),
-    _row("-s --seed", "SEED", "seed (default: -1, random)", lambda s, t: _seed(s, t)),
+    _row("-s --seed", "SEED", "seed (default: -1, random)", _seed),
     _row("--temp --temperature", "N", "temperature", _sampling("temp", _read_real, "TEMP")),
     _row("--top-k", "N", "top-k sampling", _sampling("top_k", _read_integer, "TOP_K")),
     _row("--top-p", "N", "top-p sampling", _sampling("top_p", _read_real, "TOP_P")),
@@ -453,19 +468,7 @@ FLAGS: tuple[Flag, ...] = (
 )
 
 
-def _timeout(settings: Settings, text: str) -> None:
-    settings.params.timeout_read = settings.params.timeout_write = _read_integer(text)
-
-
-def _rope_scale(settings: Settings, text: str) -> None:
-    factor = _read_real(text)
-    if factor == 0:
-        raise FlagError("the factor is 0")
-    settings.params.rope_freq_scale = 1.0 / factor
-
-
-def _seed(settings: Settings, text: str) -> None:
-    settings.params.sampling.seed = _read_integer(text) % 2**32
+_HELP_COLUMN = 40
 
 
 def help_text() -> str:
@@ -474,10 +477,10 @@ def help_text() -> str:
     lines.append("--version                               show version and build info")
     for flag in FLAGS:
         left = f"{', '.join(flag.names)} {flag.value_name}".rstrip()
-        if len(left) > 37:
-            lines += [left, " " * 40 + flag.text]
+        if len(left) > _HELP_COLUMN - 3:
+            lines += [left, " " * _HELP_COLUMN + flag.text]
         else:
-            lines.append(f"{left:<40}{flag.text}")
+            lines.append(f"{left:<{_HELP_COLUMN}}{flag.text}")
     return "\n".join(lines) + "\n"
 
 
@@ -511,11 +514,15 @@ def apply_arguments(library: Any, arguments: Sequence[str]) -> Any:
     settings.params.n_parallel = -1
     settings.params.port = 8080
     for flag, name, value in read_arguments(arguments):
-        try:
-            flag.apply(settings, value)
-        except (FlagError, ValueError, OverflowError, TypeError, RuntimeError) as error:
-            raise FlagError(f'error while handling argument "{name}": {error}') from None
+        _apply(flag, name, value, settings)
     return settings.params
+
+
+def _apply(flag: Flag, name: str, value: str, settings: Settings) -> None:
+    try:
+        flag.apply(settings, value)
+    except (FlagError, ValueError, OverflowError, TypeError, RuntimeError) as error:
+        raise FlagError(f'error while handling argument "{name}": {error}') from None
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ _LOADER_FAULTS = (
     # kernel and shells
     re.compile(r"(?:[Ee]xec format error|cannot execute binary file|required file not found)"),
 )
+_SHELL_SIGNAL_BASE = 128
+_MOST_SIGNALS = 64
 _WINDOWS_CODES = {
     0xC0000135: "a DLL that it needs is missing",
     0xC0000139: "a DLL that it needs is of the wrong version",
@@ -60,8 +62,8 @@ def exit_words(exit_code: int | None, signal_number: int | None) -> str:
         exit_code: As the system reports it; above 128 a shell in between may have turned a signal into it.
         signal_number: The signal that ended it, or None.
     """
-    if signal_number is None and exit_code is not None and 128 < exit_code < 128 + 65:
-        signal_number = exit_code - 128
+    if signal_number is None:
+        signal_number = _signal_behind(exit_code)
     if signal_number is not None:
         name = signal_name(signal_number)
         words = _WORDS_OF_SIGNALS.get(name)
@@ -72,3 +74,9 @@ def exit_words(exit_code: int | None, signal_number: int | None) -> str:
     return f"exited with code {exit_code if words is None else hex(exit_code % 2**32)}" + (
         f": {words}" if words else ""
     )
+
+
+def _signal_behind(exit_code: int | None) -> int | None:
+    if exit_code is not None and 0 < exit_code - _SHELL_SIGNAL_BASE <= _MOST_SIGNALS:
+        return exit_code - _SHELL_SIGNAL_BASE
+    return None

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import RuntimeBrokenError
 from .environment import without_llama_variables
@@ -32,13 +33,15 @@ _VERSION_PATTERNS = (
 )
 
 _StampedCommand = tuple[tuple[str, int, int], ...]
-_known: dict[_StampedCommand, "_Help"] = {}
 
 
 @dataclass(frozen=True)
 class _Help:
     flags: frozenset[str]
     supports_unix_sockets: bool
+
+
+_known: dict[_StampedCommand, _Help] = {}
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def _help(runtime: Runtime, timeout_seconds: float) -> _Help:
 
 def _stamp(part: str) -> tuple[str, int, int]:
     try:
-        status = os.stat(part)
+        status = Path(part).stat()
     except (OSError, ValueError):
         return part, -1, -1
     return part, status.st_size, status.st_mtime_ns

@@ -155,44 +155,44 @@ class _Search:
             if setting == "runtime"
             else f"Correct {setting}, or unset it."
         )
-        has_directory = os.sep in choice or "/" in choice or choice.startswith("~")
-        if not has_directory and not os.path.exists(choice):
-            path = next(self._executables(choice), None)
-            if path is None:
+        path = Path(os.path.abspath(self._expand(choice)))
+        is_plain_name = os.sep not in choice and "/" not in choice and not choice.startswith("~")
+        if is_plain_name and not path.exists():
+            found = next(self._executables(choice), None)
+            if found is None:
                 raise ConfigurationError(f"{setting}={choice!r}: no such program on PATH.", hint=remedy)
-            return path
-        path = os.path.abspath(self._expand(choice))
-        if os.path.isdir(path):
+            return found
+        if path.is_dir():
             raise ConfigurationError(f"{setting}={choice!r} is a directory, not a program.", hint=remedy)
-        if not os.path.exists(path):
+        if not path.exists():
             raise ConfigurationError(f"{setting}={choice!r}: there is no such file.", hint=remedy)
         if not os.access(path, os.X_OK):
             raise ConfigurationError(
-                f"{setting}={choice!r} is not executable.", hint=f"Run: chmod +x {path} (if it is llama-server)."
+                f"{setting}={choice!r} is not executable.", hint=f"If it is llama-server, run: chmod +x {path}"
             )
-        return path
+        return str(path)
 
     def _executables(self, name: str) -> Iterator[str]:
         # shutil.which would take relative entries of PATH, on Windows the current directory too: whoever can write
         # there could put a llama-server in our way.
-        for directory in (*self._environ.get("PATH", "").split(os.pathsep), *map(self._expand, _PREFIXES)):
-            if not os.path.isabs(directory):
-                continue
-            path = os.path.join(directory, name)
-            if _EXECUTABLE_SUFFIX and not path.lower().endswith(_EXECUTABLE_SUFFIX):
-                path += _EXECUTABLE_SUFFIX
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                yield path
+        file_name = name if name.lower().endswith(_EXECUTABLE_SUFFIX) else name + _EXECUTABLE_SUFFIX
+        for directory in (*self._environ.get("PATH", "").split(os.pathsep), *_PREFIXES):
+            path = self._expand(directory) / file_name
+            if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+                yield str(path)
 
-    def _expand(self, path: str) -> str:
+    def _expand(self, path: str) -> Path:
         home = self._environ.get("HOME")
         if home and path.startswith("~/"):
-            return os.path.join(home, path[2:])
-        return os.path.expanduser(path)
+            return Path(home, path[2:])
+        try:
+            return Path(path).expanduser()
+        except RuntimeError:
+            return Path(path)
 
 
 def _kind_by_name(path: str) -> RuntimeKind | None:
-    name = os.path.basename(path).lower().removesuffix(".exe")
+    name = Path(path).name.lower().removesuffix(".exe")
     if name == "llama":
         return "llama"
     return "llama-server" if name.startswith("llama-server") else None
@@ -240,6 +240,6 @@ def _python_program() -> str | None:
         return None
     beside = os.path.join(sys.exec_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
     for path in (sys.executable, beside):
-        if path and _REAL_PYTHON.fullmatch(os.path.basename(path)) and os.access(path, os.X_OK):
+        if path and _REAL_PYTHON.fullmatch(Path(path).name) and os.access(path, os.X_OK):
             return path
     return None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 __all__ = ["Runtime", "RuntimeKind"]
 
 RuntimeKind = Literal["llama-server", "llama", "embedded"]
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -28,4 +25,4 @@ class Runtime:
     kind: RuntimeKind
     command: tuple[str, ...]
     origin: str
-    extra_env: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    extra_env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..settings import ServerSettings
@@ -18,7 +18,7 @@ def check_setting_files(settings: ServerSettings) -> None:
         ConfigurationError: Names the setting and what is wrong with its file.
     """
     for setting, path in _named_files(settings):
-        fault = _fault(os.path.expanduser(path))
+        fault = _fault(Path(path).expanduser())
         if fault is not None:
             raise ConfigurationError(f"{setting}={path!r}: {fault}", hint=f"Correct the path in {setting}.")
 
@@ -32,11 +32,11 @@ def _named_files(settings: ServerSettings) -> Iterator[tuple[str, str]]:
         yield "lora", adapter.path
 
 
-def _fault(path: str) -> str | None:
-    if os.path.isdir(path):
+def _fault(path: Path) -> str | None:
+    if path.is_dir():
         return "it is a directory, not a file."
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return None if file.read(1) else "the file is empty."
     except FileNotFoundError:
         return "there is no such file."
