@@ -56,7 +56,7 @@ class ChildIdentity:
         if self._process is None:
             return False
         with contextlib.suppress(OSError):
-            return self._process.is_running() and self._process.status() != "zombie"
+            return bool(self._process.is_running() and self._process.status() != "zombie")
         return False
 
     def send_signal(self, number: int) -> None:

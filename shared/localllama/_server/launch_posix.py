@@ -29,9 +29,11 @@ import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar
 
-from ..errors import ServerStartError
+from localllama.errors import ServerStartError
+
 from .child_identity import ChildIdentity
 from .log_memory import LogMemory
 from .private_directory import duplicate_lock, release_lock, remove_private_directory
@@ -174,17 +176,19 @@ class _PosixServerProcess(ServerProcess):
         _reap_supervisors()
         return outcome
 
-    def complete_start(self, deadline: float) -> bool:
-        """Wait for the supervisor's first words; False if they do not come."""
-        status = self._descriptors.get("status")
+    def complete_start(self, deadline: float) -> None:
+        """Wait for the supervisor's first words.
+
+        Raises:
+            _CannotLaunchError: They do not come.
+        """
         while self._server is None:
-            if not _wait_readable(status, deadline):
-                return False
+            if not _wait_readable(self._descriptors.get("status"), deadline):
+                raise _CannotLaunchError("the supervisor did not answer in time")
             with self._lock:
                 self._read_status()
             if self._exit is not None and self._server is None:
-                return False
-        return True
+                raise _CannotLaunchError("the supervisor ended before it could start the server")
 
     def _read_status(self) -> None:
         try:
@@ -252,8 +256,7 @@ def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
         supervisor_pid = _spawn(command, environment, theirs, is_shell=make_command is _shell_command)
         server = _PosixServerProcess(ours, ChildIdentity(supervisor_pid), log)
         theirs.close()
-        if not server.complete_start(time.monotonic() + _HANDSHAKE_SECONDS):
-            raise _CannotLaunchError(f"no answer from {command[0]}")
+        server.complete_start(time.monotonic() + _HANDSHAKE_SECONDS)
     except BaseException:
         # A KeyboardInterrupt may arrive anywhere above. The end of the lifeline ends whatever was started; the directory
         # stays until the caller has tried every way.
@@ -285,8 +288,8 @@ def _open_channels(ours: _Descriptors, theirs: _Descriptors) -> LogMemory:
 
 def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
     executable = sys.executable
-    name = os.path.basename(executable or "")
-    if getattr(sys, "frozen", False) or not name.startswith(("python", "pypy")):
+    # An executable with another name is a host that embeds Python; what it would do with our arguments nobody knows.
+    if getattr(sys, "frozen", False) or not Path(executable or "").name.startswith(("python", "pypy")):
         raise _CannotLaunchError(f"sys.executable is {executable!r}, not a Python interpreter")
     numbers = [str(theirs.get(name)) for name in ("lifeline", "status", "owner", "log", "lock")]
     # The supervisor runs in the environment that its interpreter is known to run in; the server's travels inside, so
@@ -313,18 +316,16 @@ def _supervisor_program(platform: str) -> str:
 
 
 def _spawn(command: list[str], environment: dict[str, str], theirs: _Descriptors, *, is_shell: bool) -> int:
-    standard: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    if is_shell:
-        standard = {"stdin": theirs.get("lifeline"), "stdout": theirs.get("status")}
     # No preexec_fn: with it a fork copies the page tables of a host with gigabytes, and may hang in a lock of another
     # thread. The session of its own keeps Ctrl-C, a hangup and the signals of a notebook's interrupt away.
     process = subprocess.Popen(
         command,
         env=environment,
+        stdin=theirs.get("lifeline") if is_shell else subprocess.DEVNULL,
+        stdout=theirs.get("status") if is_shell else subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=theirs.numbers(),
-        **standard,
     )
     _unreaped_supervisors.add(process.pid)
     # From here on it is reaped here (`_reap_supervisors`); without a return code Popen would warn and do it too.

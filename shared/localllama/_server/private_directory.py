@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from localllama.errors import ConfigurationError
+
 from .supervisor import remove_tree
 
 _PREFIX = "localllama-"
@@ -81,7 +82,7 @@ def remove_private_directory(directory: Path) -> None:
 def _bases() -> list[str]:
     candidates = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108
     # Without the links: macOS has /tmp -> /private/tmp, and what is checked must be what is used.
-    return list(dict.fromkeys(os.path.realpath(path) for path in candidates if os.path.isabs(path)))
+    return list(dict.fromkeys(os.path.realpath(path) for path in candidates if path.startswith("/")))
 
 
 def _reason_against(base: str) -> str | None:
@@ -109,15 +110,15 @@ def _reason_against(base: str) -> str | None:
 
 def _make_in(base: str) -> Path:
     directory = Path(base, _PREFIX + secrets.token_hex(_N_RANDOM_BYTES))
-    os.mkdir(directory, 0o700)
+    directory.mkdir(mode=0o700)
     try:
-        os.chmod(directory, 0o700)  # the umask may have taken bits of the owner's
+        directory.chmod(0o700)  # the umask may have taken bits of the owner's
         # Locked first, named then: whoever finds the name finds it locked, unless its holders are dead.
         unnamed = directory / f"{_LOCK_NAME}.new"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         _locks[directory] = descriptor
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(unnamed, directory / _LOCK_NAME)
+        unnamed.rename(directory / _LOCK_NAME)
     except BaseException:
         remove_private_directory(directory)
         raise

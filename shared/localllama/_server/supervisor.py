@@ -14,6 +14,9 @@ The owner's side of the pact is in `launch_posix`; the words on the status pipe 
 The end of the status pipe without EXIT means that the supervisor itself was killed.
 """
 
+# contextlib and pathlib would load too slowly here.
+# ruff: noqa: PTH108, PTH106, S606, SIM105
+
 import mmap
 import os
 import select
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import NoReturn, Protocol
 
     class Watch(Protocol):
@@ -84,7 +87,7 @@ class Supervisor:
         self._is_told_to_stop = False
         self._wakeup = -1
 
-    def run(self, command: "Sequence[str]", environment: "dict[str, str]") -> None:
+    def run(self, command: "list[str]", environment: "dict[str, str]") -> None:
         """Run `command` until it ends or its owner is gone."""
         self._prepare_signals()
         try:
@@ -117,7 +120,7 @@ class Supervisor:
     def _on_terminate(self, *_: object) -> None:
         self._is_told_to_stop = True
 
-    def _start(self, command: "Sequence[str]", environment: "dict[str, str]") -> None:
+    def _start(self, command: "list[str]", environment: "dict[str, str]") -> None:
         self._server_output, output = os.pipe()
         os.set_blocking(self._server_output, False)
         supervisor_pid = os.getpid()
@@ -209,7 +212,7 @@ class Supervisor:
             pass  # the owner is gone; whoever waits for the server's end sees that by other means
 
 
-def become_server(command: "Sequence[str]", environment: "dict[str, str]", *, stdin: int, output: int) -> "NoReturn":
+def become_server(command: "list[str]", environment: "dict[str, str]", *, stdin: int, output: int) -> "NoReturn":
     """Replace this process, just forked, by the server."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

@@ -10,12 +10,14 @@ imitation of kqueue.)
 """
 
 import os
-import select
+import select as _select
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
 
+# Typed as Any: where there is no kqueue, the type checker knows none of its names.
+select: "Any" = _select
 PARENT_CHECK_SECONDS = 0.5
 N_EVENTS = 16
 
