@@ -23,6 +23,7 @@ __all__ = [
     "PromptProgress",
     "Role",
     "ServerInfo",
+    "StartProgress",
     "TemplateCapabilities",
     "TextPart",
     "Timings",
@@ -403,3 +404,22 @@ class Endpoint:
     socket_path: str | None = None
     api_key: str | None = field(default=None, repr=False)
     generation: int = 0
+
+
+@dataclass(frozen=True)
+class StartProgress:
+    """What is going on before the first answer.
+
+    Attributes:
+        stage: "fetching" a model, "starting" a server, "loading" the model in it, or "ready".
+        elapsed_seconds: Since the start began.
+        done_bytes: Fetched so far, while fetching.
+        total_bytes: Size of what is fetched, if known.
+        detail: The model, or the runtime, for people.
+    """
+
+    stage: Literal["fetching", "starting", "loading", "ready"]
+    elapsed_seconds: float
+    done_bytes: int = 0
+    total_bytes: int | None = None
+    detail: str = ""

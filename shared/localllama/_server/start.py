@@ -1,0 +1,292 @@
+"""Starting a server: the walk down the ladder of runtimes until one of them serves the model.
+
+A runtime that cannot run here for a reason of its own (SIGILL, a missing library, an unknown flag, an architecture that
+this build does not know yet) is passed over with one warning. A fault of the model or of the settings would be the same
+with every runtime, so it is raised at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from localllama._runtime.probe import supported_flags
+from localllama._runtime.resolve import candidate_runtimes
+from localllama._runtime.runtime import Runtime
+from localllama.errors import (
+    ClientClosedError,
+    LocalLlamaError,
+    LocalLlamaWarning,
+    ModelCorruptError,
+    RuntimeBrokenError,
+    ServerStartError,
+    ServerStartTimeoutError,
+)
+from localllama.settings import ServerSettings
+from localllama.types import Endpoint, ModelInfo, StartProgress
+
+from .checks import check_setting_files
+from .command import child_environment, redacted_command, server_arguments
+from .failures import StartFailure, classify_start_failure
+from .private_directory import make_private_directory
+from .process import ExitStatus, LaunchPlan, ServerProcess, launch
+from .readiness import HealthProbe, wait_until_ready
+
+__all__ = ["StartRequest", "StartedServer", "start_server"]
+
+_BIND_ATTEMPTS = 3
+_LOG_TAIL_LINES = 25
+_warned_about: set[tuple[str, ...]] = set()
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """All that a start needs; nothing in it changes while the server lives.
+
+    Attributes:
+        settings: How to serve.
+        model: What to serve, its file checked already.
+        probe: Asks a server's health.
+        generation: Number of this start, for the endpoint.
+        environ: The environment of this process.
+        is_cancelled: True once nobody wants the server any more.
+        on_progress: Told what is going on.
+    """
+
+    settings: ServerSettings
+    model: ModelInfo
+    probe: HealthProbe
+    generation: int
+    environ: Mapping[str, str] = field(repr=False)
+    is_cancelled: Callable[[], bool]
+    on_progress: Callable[[StartProgress], None]
+
+
+@dataclass(frozen=True)
+class StartedServer:
+    """A server that answered `/health` with 200.
+
+    Attributes:
+        process: The child.
+        endpoint: Where it listens.
+        runtime: The program that runs.
+        command: Its command line for people, secrets removed.
+    """
+
+    process: ServerProcess
+    endpoint: Endpoint
+    runtime: Runtime
+    command: str
+
+
+def start_server(request: StartRequest) -> StartedServer:
+    """Start the first runtime of the ladder that serves the model.
+
+    Raises:
+        RuntimeNotFoundError: No llama.cpp program was found; lists each place looked at.
+        RuntimeBrokenError: Programs were found, but each of them is broken.
+        ServerStartError: The model, the settings or the machine's memory is at fault; has the log and the command.
+        ServerStartTimeoutError: It was not ready in time.
+        ConfigurationError: A setting names a file that is not there, or a flag that the build does not have.
+    """
+    check_setting_files(request.settings)
+    candidates = candidate_runtimes(request.settings.runtime, request.environ).runtimes
+    broken: list[RuntimeBrokenError] = []
+    for position, runtime in enumerate(candidates):
+        try:
+            return _start_with(request, runtime)
+        except RuntimeBrokenError as error:
+            broken.append(error)
+            if position + 1 < len(candidates):
+                _warn_once(runtime, candidates[position + 1], error)
+    raise _all_broken(broken)
+
+
+def _warn_once(runtime: Runtime, following: Runtime, error: RuntimeBrokenError) -> None:
+    if runtime.command in _warned_about:
+        return
+    _warned_about.add(runtime.command)
+    warnings.warn(
+        f"The llama.cpp runtime {runtime.origin} does not work here and is passed over: {error.message} "
+        f"Going on with {following.origin}.",
+        LocalLlamaWarning,
+        stacklevel=2,
+    )
+
+
+def _all_broken(broken: list[RuntimeBrokenError]) -> LocalLlamaError:
+    if len(broken) == 1:
+        return broken[0]
+    return RuntimeBrokenError(
+        "Every llama.cpp runtime that was found is broken: " + " ".join(error.message for error in broken),
+        hint='Install one that runs here: pip install "localllama[runtime]"',
+        runtime=", ".join(error.runtime for error in broken),
+        log_tail="\n".join(error.log_tail for error in broken if error.log_tail),
+    )
+
+
+def _start_with(request: StartRequest, runtime: Runtime) -> StartedServer:
+    flags = supported_flags(runtime)
+    for attempt in range(_BIND_ATTEMPTS):
+        try:
+            return _launch_and_wait(request, runtime, flags)
+        except _AddressTakenError as taken:
+            # Between choosing a free port and the server's bind another program may take it.
+            if attempt + 1 == _BIND_ATTEMPTS:
+                raise taken.error from taken
+    raise AssertionError("unreachable")
+
+
+class _AddressTakenError(Exception):
+    def __init__(self, error: ServerStartError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _launch_and_wait(request: StartRequest, runtime: Runtime, flags: frozenset[str]) -> StartedServer:
+    started_at = time.monotonic()
+
+    def report(stage: Literal["starting", "loading", "ready"]) -> None:
+        request.on_progress(StartProgress(stage, time.monotonic() - started_at, detail=runtime.origin))
+
+    report("starting")
+    directory = make_private_directory()
+    try:
+        plan, endpoint = _plan(request, runtime, flags, directory)
+        process = launch(plan)
+    except BaseException:
+        # Once launched, the supervisor owns the directory; until then we do.
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    command = redacted_command(plan.argv)
+    try:
+        readiness = wait_until_ready(
+            process,
+            endpoint,
+            request.probe,
+            timeout_seconds=request.settings.start_timeout_seconds,
+            is_cancelled=request.is_cancelled,
+            on_wait=lambda: report("loading"),
+        )
+        if readiness.outcome == "ready":
+            report("ready")
+            return StartedServer(process, endpoint, runtime, command)
+        if readiness.outcome == "cancelled":
+            raise ClientClosedError("The client was closed while its server was starting.")
+        if readiness.outcome == "exited":
+            assert readiness.exit_status is not None
+            raise _start_failed(request, runtime, readiness.exit_status, process.log_tail(), command)
+        raise _start_timed_out(request, process, command)
+    except BaseException:
+        process.stop()
+        raise
+
+
+def _plan(
+    request: StartRequest, runtime: Runtime, flags: frozenset[str], directory: Path
+) -> tuple[LaunchPlan, Endpoint]:
+    settings = request.settings
+    config_directory = directory / "config"
+    config_directory.mkdir(mode=0o700)
+    socket_path: str | None = None
+    port: int | None = None
+    key: str | None = None
+    key_file: str | None = None
+    if _listens_on_unix_socket(settings):
+        socket_path = str(directory / "server.sock")
+        base_url = "http://localllama"
+    else:
+        port, key = _free_loopback_port(), secrets.token_urlsafe(32)
+        key_file = str(directory / "api-key")
+        with open(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(key + "\n")
+        base_url = f"http://127.0.0.1:{port}"
+    arguments = server_arguments(
+        settings, request.model, socket_path=socket_path, port=port, api_key_file=key_file, flags=flags
+    )
+    env = child_environment(request.environ, settings, config_directory=str(config_directory))
+    env.update(runtime.extra_env)
+    plan = LaunchPlan(argv=(*runtime.command, *arguments), env=env, directory=directory)
+    return plan, Endpoint(base_url, socket_path=socket_path, api_key=key, generation=request.generation)
+
+
+def _listens_on_unix_socket(settings: ServerSettings) -> bool:
+    # llama-server's UNIX sockets are POSIX only, though newer Windows knows AF_UNIX.
+    return settings.listen == "unix" or (settings.listen == "auto" and sys.platform != "win32")
+
+
+def _free_loopback_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start_failed(request: StartRequest, runtime: Runtime, status: ExitStatus, log: str, command: str) -> Exception:
+    failure = classify_start_failure(status.exit_code, status.signal_number, log)
+    tail = last_lines(log)
+    how = describe_exit(status)
+    if failure.kind == "runtime":
+        return RuntimeBrokenError(
+            f"{runtime.origin} {how}: {failure.reason}", hint=failure.hint, runtime=runtime.origin, log_tail=tail
+        )
+    if failure.kind == "model":
+        return ModelCorruptError(
+            f"llama.cpp could not load {request.model.path} ({runtime.origin} {how}): {failure.reason}\n{tail}",
+            hint=failure.hint,
+        )
+    error = ServerStartError(
+        _start_message(request, runtime, failure, how),
+        hint=failure.hint,
+        exit_code=status.exit_code,
+        signal_number=status.signal_number,
+        log_tail=tail,
+        command=command,
+    )
+    return _AddressTakenError(error) if failure.kind == "address" else error
+
+
+def _start_message(request: StartRequest, runtime: Runtime, failure: StartFailure, how: str) -> str:
+    return f"The server for {request.model.name} ({runtime.origin}) {how} before it was ready: {failure.reason}"
+
+
+def _start_timed_out(request: StartRequest, process: ServerProcess, command: str) -> ServerStartTimeoutError:
+    seconds = request.settings.start_timeout_seconds
+    return ServerStartTimeoutError(
+        f"The server for {request.model.name} was not ready within start_timeout_seconds={seconds:g}.",
+        hint="Raise start_timeout_seconds, or use a smaller model or quantization.",
+        log_tail=last_lines(process.log_tail()),
+        command=command,
+    )
+
+
+def last_lines(log: str) -> str:
+    """The end of a log, short enough for an error message."""
+    return "\n".join(log.rstrip().splitlines()[-_LOG_TAIL_LINES:])
+
+
+def describe_exit(status: ExitStatus) -> str:
+    """How a process ended, in words."""
+    if status.signal_number is not None:
+        return f"was ended by signal {_signal_name(status.signal_number)}"
+    if status.exit_code is not None:
+        return f"exited with code {status.exit_code}"
+    return "ended in an unknown way (its supervisor was killed)"
+
+
+def _signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,0 +1,276 @@
+"""How the server of a client lives: started once, shared, restarted, stopped, whoever asks and however they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from support.processes import ProcessIdentity
+from support.waiting import wait_until
+
+from localllama import (
+    AsyncLocalLlamaClient,
+    ChatRequest,
+    ClientClosedError,
+    LocalLlamaClient,
+    Message,
+    SamplingSettings,
+    ServerSettings,
+    StreamInterruptedError,
+)
+
+HELLO = ChatRequest((Message("user", "Hello"),))
+SHORT = SamplingSettings(max_tokens=8)
+LONG = SamplingSettings(max_tokens=4000, ignore_eos=True)
+
+MakeSettings = Callable[..., ServerSettings]
+
+
+@pytest.fixture
+def make_settings(micro_model: Path, request: pytest.FixtureRequest) -> MakeSettings:
+    """Settings that no other test shares a server with."""
+
+    def make(**changes: object) -> ServerSettings:
+        values = {"model": str(micro_model), "runtime": "embedded", "env": {"LOCALLLAMA_TEST_TOKEN": request.node.name}}
+        settings: ServerSettings = ServerSettings.build({**values, **changes})
+        return settings
+
+    return make
+
+
+@pytest.fixture
+def client(make_settings: MakeSettings) -> Iterator[LocalLlamaClient]:
+    with LocalLlamaClient(make_settings(), sampling=SHORT) as client:
+        yield client
+
+
+def servers_of_this_process() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if "--host" in _command_line(p)]
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return [] if process.status() == psutil.STATUS_ZOMBIE else process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_nothing_starts_before_the_first_call(client: LocalLlamaClient) -> None:
+    assert client.model_info() is not None
+    assert repr(client)
+    assert not client.is_running
+    assert servers_of_this_process() == []
+    client.chat(HELLO)
+    assert client.is_running
+    assert len(servers_of_this_process()) == 1
+
+
+def test_32_threads_and_32_tasks_start_one_server(make_settings: MakeSettings) -> None:
+    settings = make_settings(parallel=4)
+    clients = [LocalLlamaClient(settings, sampling=SHORT) for _ in range(32)]
+    task_client = AsyncLocalLlamaClient(settings, sampling=SHORT)
+
+    async def ask_32_times() -> None:
+        await asyncio.gather(*(task_client.chat(HELLO) for _ in range(32)))
+
+    with ThreadPoolExecutor(33) as pool:
+        tasks = pool.submit(lambda: asyncio.run(ask_32_times()))
+        results = list(pool.map(lambda client: client.chat(HELLO), clients))
+        tasks.result()
+    assert all(result.usage is not None and result.usage.completion_tokens == 8 for result in results)
+    assert len(servers_of_this_process()) == 1
+    assert {client.server_pid for client in clients} == {task_client.server_pid}
+    for client in clients:
+        client.close()
+    assert task_client.is_running, "the last lease is still held"
+    task_client.close()
+    assert servers_of_this_process() == []
+
+
+def test_different_settings_have_different_servers(make_settings: MakeSettings) -> None:
+    with LocalLlamaClient(make_settings(), sampling=SHORT) as one:
+        with LocalLlamaClient(make_settings(n_ctx=1024), sampling=SHORT) as other:
+            one.chat(HELLO)
+            other.chat(HELLO)
+            assert one.server_pid != other.server_pid
+            assert other.server_info().n_ctx == 1024
+
+
+def test_close_is_idempotent_and_use_after_it_says_so(client: LocalLlamaClient) -> None:
+    client.chat(HELLO)
+    server = ProcessIdentity.of(client.server_pid or 0)
+    client.close()
+    client.close()
+    assert not server.is_alive(), "close() returns when the server is gone"
+    with pytest.raises(ClientClosedError, match="closed"):
+        client.chat(HELLO)
+    with pytest.raises(ClientClosedError, match="closed"):
+        client.stream_chat(HELLO)
+
+
+def test_close_while_another_thread_generates(client: LocalLlamaClient) -> None:
+    begun = threading.Event()
+
+    def generate() -> None:
+        for chunk in client.stream_chat(HELLO, sampling=LONG):
+            if chunk.text:
+                begun.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        generation = pool.submit(generate)
+        assert begun.wait(10)
+        client.close()
+        with pytest.raises(ClientClosedError):
+            generation.result(timeout=5)
+
+
+def test_a_dropped_client_stops_its_server(make_settings: MakeSettings) -> None:
+    client = LocalLlamaClient(make_settings(), sampling=SHORT)
+    client.chat(HELLO)
+    server = ProcessIdentity.of(client.server_pid or 0)
+    del client
+    gc.collect()
+    wait_until(lambda: not server.is_alive(), seconds=2, what="the end of the dropped client's server")
+
+
+def test_copies_share_the_server_and_do_not_kill_it(client: LocalLlamaClient) -> None:
+    client.chat(HELLO)
+    copies = [copy.copy(client), copy.deepcopy(client), pickle.loads(pickle.dumps(client))]
+    for duplicate in copies:
+        duplicate.chat(HELLO)
+        assert duplicate.server_pid == client.server_pid
+        duplicate.close()
+    assert client.is_running
+    client.chat(HELLO)
+
+
+def test_a_killed_server_is_replaced(client: LocalLlamaClient) -> None:
+    client.chat(HELLO)
+    first_pid = client.server_pid
+    os.kill(first_pid or 0, signal.SIGKILL)
+    assert client.chat(HELLO).text
+    assert client.server_pid != first_pid
+
+
+def test_a_stream_that_has_begun_says_what_came(client: LocalLlamaClient) -> None:
+    stream = client.stream_chat(HELLO, sampling=LONG)
+    came = ""
+    with pytest.raises(StreamInterruptedError) as caught:
+        for chunk in stream:
+            came += chunk.text
+            if chunk.text and client.server_pid:
+                os.kill(client.server_pid, signal.SIGKILL)
+    assert came
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == came
+    assert "SIGKILL" in str(caught.value)
+    assert client.chat(HELLO).text, "the next call has a new server"
+
+
+def test_a_request_without_an_answer_is_sent_once_more(client: LocalLlamaClient) -> None:
+    """The slot is taken, so the second request waits in the server's queue when the server dies."""
+    holder = client.stream_chat(HELLO, sampling=LONG)
+    next(chunk for chunk in holder if chunk.text)
+    first_pid = client.server_pid or 0
+    os.kill(first_pid, signal.SIGSTOP)  # so that the second request can surely not be answered before the death
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.chat, HELLO)
+        wait_until(lambda: _established_sockets() >= 2, what="the second request's connection")
+        os.kill(first_pid, signal.SIGKILL)
+        assert waiting.result(timeout=20).text
+    assert client.server_pid != first_pid
+    holder.close()
+
+
+def _established_sockets() -> int:
+    return sum(1 for c in psutil.Process().net_connections("unix") if c.status in ("ESTABLISHED", "NONE") and c.fd != -1)
+
+
+def test_an_idle_server_stops_and_comes_back(make_settings: MakeSettings) -> None:
+    with LocalLlamaClient(make_settings(idle_timeout_seconds=0.2), sampling=SHORT) as client:
+        client.chat(HELLO)
+        wait_until(lambda: not client.is_running, seconds=5, what="the idle stop")
+        wait_until(lambda: servers_of_this_process() == [], seconds=2, what="the end of the idle server")
+        assert client.chat(HELLO).text
+
+
+def test_two_event_loops_one_after_the_other(make_settings: MakeSettings) -> None:
+    client = AsyncLocalLlamaClient(make_settings(), sampling=SHORT)
+
+    async def ask() -> str:
+        return (await client.chat(HELLO)).text
+
+    assert asyncio.run(ask())
+    pid = client.server_pid
+    assert asyncio.run(ask())
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: asyncio.run(ask())).result()
+    assert client.server_pid == pid
+    asyncio.run(client.aclose())
+    assert client.is_closed
+
+
+def test_a_cancelled_task_frees_its_slot(make_settings: MakeSettings) -> None:
+    async def run() -> None:
+        async with AsyncLocalLlamaClient(make_settings(), sampling=SHORT) as client:
+            await client.start()
+            task = asyncio.create_task(client.chat(HELLO, sampling=LONG))
+            await asyncio.sleep(0)
+            while not task.done():
+                slots = await client._ask("GET", "/slots", None)
+                if slots[0]["is_processing"]:
+                    task.cancel()
+                    break
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            deadline = asyncio.get_running_loop().time() + 2
+            while (await client._ask("GET", "/slots", None))[0]["is_processing"]:
+                assert asyncio.get_running_loop().time() < deadline, "the cancelled request still holds its slot"
+
+    asyncio.run(run())
+
+
+def _child_asks(client: LocalLlamaClient, parent_server_pid: int, connection: object) -> None:
+    text = client.chat(HELLO).text
+    connection.send((bool(text), client.server_pid != parent_server_pid))  # type: ignore[attr-defined]
+    client.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_a_server_of_its_own(client: LocalLlamaClient) -> None:
+    client.chat(HELLO)
+    parent_server_pid = client.server_pid or 0
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+    child = context.Process(target=_child_asks, args=(client, parent_server_pid, theirs))
+    child.start()
+    assert mine.poll(20), "the forked child did not answer"
+    assert mine.recv() == (True, True)
+    child.join(10)
+    assert child.exitcode == 0
+    assert client.server_pid == parent_server_pid
+    assert client.chat(HELLO).text, "the parent's server lives on"
+
+
+def test_tcp_is_the_other_way(make_settings: MakeSettings) -> None:
+    with LocalLlamaClient(make_settings(listen="tcp"), sampling=SHORT) as client:
+        assert client.chat(HELLO).text
+        running = client._connection.running()
+        assert running is not None
+        assert running.endpoint.base_url.startswith("http://127.0.0.1:")
+        key = running.endpoint.api_key
+        assert key
+        assert key not in repr(running.endpoint)
+        assert not any(key in argument for argument in _command_line(psutil.Process(running.process.pid)))
