@@ -26,7 +26,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from localllama import AudioPart, ConfigurationError, ImagePart, Message, TextPart, ToolCall, UnsupportedFeatureError
+from localllama import AudioPart, ImagePart, Message, TextPart, ToolCall, UnsupportedFeatureError
 from localllama.types import ContentPart, Role
 
 __all__ = ["needs_reading", "to_messages"]
@@ -57,12 +57,9 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     A call in the history that has no id gets one, and so does the tool message that answers it.
 
     Raises:
-        ConfigurationError: There is no message.
         UnsupportedFeatureError: A block that llama.cpp cannot take, or that does not belong into a turn of this role.
         ValueError: LlamaIndex could not read what an image, audio or document block names.
     """
-    if not messages:
-        raise ConfigurationError("there is no message to answer", hint="Pass at least one ChatMessage.")
     converted: list[Message] = []
     unanswered: list[str] = []
     for position, message in enumerate(messages):
@@ -101,7 +98,9 @@ def _tool_calls(message: ChatMessage, role: Role, position: int) -> tuple[ToolCa
         found = [_legacy_call(call) for call in message.additional_kwargs.get("tool_calls") or ()]
     return tuple(
         ToolCall(
-            id=call_id or f"call_{position}_{number}",
+            # Nine letters and digits, because the templates of the Mistral family take no other form; and the same in
+            # each turn, so that the prompt's beginning stays the same.
+            id=call_id or f"call{position:03}{number:02}",
             name=name,
             arguments=arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False),
         )
