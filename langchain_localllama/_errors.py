@@ -1,0 +1,74 @@
+"""Errors that are both localllama's and langchain-core's.
+
+LangChain's retries, fallbacks and middleware look for the classes of `langchain_core.exceptions`; users of localllama
+look for those of `localllama`. Each error that leaves this package is a subclass of one of either, made once from the
+table below, so `except` finds it by both names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from langchain_core import exceptions as langchain_errors
+
+from localllama import errors as core_errors
+
+# The most specific row wins. Where langchain-core's class says "retry" and the core's says "do not" (or the reverse)
+# the plain ModelError is taken, so that `except ModelAPIError: retry` is never wrong.
+_PARENTS: dict[type[core_errors.LocalLlamaError], type[langchain_errors.ModelError]] = {
+    core_errors.LocalLlamaError: langchain_errors.ModelError,
+    core_errors.ConfigurationError: langchain_errors.ModelInvalidRequestError,
+    core_errors.UnsupportedFeatureError: langchain_errors.ModelInvalidRequestError,
+    core_errors.ModelNotFoundError: langchain_errors.ModelNotFoundError,
+    core_errors.ServerStartTimeoutError: langchain_errors.ModelTimeoutError,
+    core_errors.ServerCrashedError: langchain_errors.ModelAPIError,
+    core_errors.ServerConnectionError: langchain_errors.ModelConnectionError,
+    core_errors.RequestTimeoutError: langchain_errors.ModelTimeoutError,
+    core_errors.BadRequestError: langchain_errors.ModelInvalidRequestError,
+    core_errors.ContextOverflowError: langchain_errors.ContextOverflowError,
+    core_errors.AuthenticationError: langchain_errors.ModelAuthenticationError,
+    core_errors.EndpointNotFoundError: langchain_errors.ModelNotFoundError,
+    core_errors.FeatureDisabledError: langchain_errors.ModelInvalidRequestError,
+    core_errors.ServerBusyError: langchain_errors.ModelAPIError,
+    core_errors.ServerFaultError: langchain_errors.ModelAPIError,
+    core_errors.StreamInterruptedError: langchain_errors.ModelConnectionError,
+}
+
+
+def _with_both_parents(core: type[core_errors.LocalLlamaError]) -> type[core_errors.LocalLlamaError]:
+    langchain = next(_PARENTS[base] for base in core.__mro__ if base in _PARENTS)
+    return type(
+        core.__name__,
+        (core, langchain),
+        # `__module__` and the globals below let pickle find the class again, as process pools need.
+        {"__module__": __name__, "__doc__": core.__doc__, "is_retryable": core.is_retryable},
+    )
+
+
+_BOTH: dict[type[core_errors.LocalLlamaError], type[core_errors.LocalLlamaError]] = {
+    core: _with_both_parents(core)
+    for core in (getattr(core_errors, name) for name in core_errors.__all__)
+    if issubclass(core, core_errors.LocalLlamaError)
+}
+globals().update({made.__name__: made for made in _BOTH.values()})
+
+
+@contextmanager
+def as_langchain_errors() -> Iterator[None]:
+    """Let the core's errors leave the block as errors that are langchain-core's too, else unchanged."""
+    try:
+        yield
+    except core_errors.LocalLlamaError as error:
+        if isinstance(error, langchain_errors.ModelError):
+            raise
+        made = _of_both(error)
+        raise made.with_traceback(error.__traceback__) from error.__cause__
+
+
+def _of_both(error: core_errors.LocalLlamaError) -> core_errors.LocalLlamaError:
+    made_class = next(_BOTH[base] for base in type(error).__mro__ if base in _BOTH)
+    made = made_class.__new__(made_class, *error.args)
+    made.args = error.args
+    made.__dict__.update(error.__dict__)
+    return made

@@ -1,0 +1,151 @@
+"""LangChain's messages as the core's messages. Nothing is dropped in silence: what has no place is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from localllama import ConfigurationError, ContentPart, Message, Role, TextPart, ToolCall, nearest_name_hint
+
+from ._content import block_type, to_part
+
+_CHAT_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+}
+_CALL_BLOCKS = frozenset({"tool_call", "tool_use", "tool_call_chunk", "invalid_tool_call"})
+# What another vendor's model thought, encrypted: no other model can read it.
+_UNREADABLE_BLOCKS = frozenset({"redacted_thinking"})
+
+
+def to_core_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """The conversation as the core takes it, turn by turn.
+
+    Raises:
+        ConfigurationError: There is no message, or one of a kind or role that a model cannot be told.
+        UnsupportedFeatureError: A content block that llama-server cannot take.
+    """
+    if not messages:
+        raise ConfigurationError("the list of messages is empty", hint="Pass at least one message.")
+    return tuple(_to_core_message(message) for message in messages)
+
+
+def _to_core_message(message: BaseMessage) -> Message:
+    if isinstance(message, AIMessage):
+        return _assistant(message)
+    if isinstance(message, ToolMessage):
+        return _tool_result(message)
+    content = _content(_parts(message.content))
+    if isinstance(message, HumanMessage):
+        return Message("user", content, name=message.name)
+    if isinstance(message, SystemMessage):
+        return Message("system", content, name=message.name)
+    if isinstance(message, FunctionMessage):
+        return Message("tool", content, name=message.name, tool_call_id=_function_call_id(message.name))
+    if isinstance(message, ChatMessage):
+        return Message(_role(message.role), content, name=message.name)
+    raise ConfigurationError(
+        f"a {type(message).__name__} cannot be sent to a model", hint="Remove it from the messages of the call."
+    )
+
+
+def _role(role: str) -> Role:
+    if role.lower() not in _CHAT_ROLES:
+        near = nearest_name_hint(role.lower(), _CHAT_ROLES)
+        raise ConfigurationError(
+            f"ChatMessage(role={role!r}): chat templates know no such role",
+            hint=f"Did you mean {near!r}?" if near else f"The roles are: {', '.join(_CHAT_ROLES)}.",
+        )
+    return _CHAT_ROLES[role.lower()]
+
+
+def _parts(content: str | Sequence[str | Mapping[str, Any]]) -> tuple[ContentPart, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple(to_part(block) for block in content)
+
+
+def _content(parts: tuple[ContentPart, ...]) -> str | tuple[ContentPart, ...]:
+    if not parts:
+        return ""
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        return parts[0].text
+    return parts
+
+
+def _tool_result(message: ToolMessage) -> Message:
+    parts = _parts(message.content)
+    if message.status == "error":
+        # Templates have no field for it; without the word a short text reads to the model like a result.
+        first = parts[0].text if parts and isinstance(parts[0], TextPart) else ""
+        if not first.lower().startswith("error"):
+            parts = (TextPart(f"Error: {first}"), *parts[1:]) if first or not parts else (TextPart("Error:"), *parts)
+    return Message("tool", _content(parts), name=message.name, tool_call_id=message.tool_call_id)
+
+
+def _assistant(message: AIMessage) -> Message:
+    blocks: Sequence[str | Mapping[str, Any]] = (
+        [message.content] if isinstance(message.content, str) else message.content
+    )
+    parts: list[ContentPart] = []
+    thinking: list[str] = []
+    call_blocks: list[Mapping[str, Any]] = []
+    for block in blocks:
+        kind = "text" if isinstance(block, str) else block_type(block)
+        if isinstance(block, str) or kind not in _CALL_BLOCKS | _UNREADABLE_BLOCKS | {"reasoning", "thinking"}:
+            parts.append(to_part(block))
+        elif kind in _CALL_BLOCKS:
+            call_blocks.append(block)
+        elif kind in {"reasoning", "thinking"}:
+            thinking.append(str(block.get("reasoning") or block.get("thinking") or ""))
+    reasoning = "".join(thinking) or message.additional_kwargs.get("reasoning_content")
+    return Message(
+        "assistant",
+        _content(tuple(parts)),
+        name=message.name,
+        tool_calls=_tool_calls(message, call_blocks),
+        reasoning=reasoning if isinstance(reasoning, str) and reasoning else None,
+    )
+
+
+def _tool_calls(message: AIMessage, blocks: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+    calls = [*message.tool_calls, *message.invalid_tool_calls]
+    ids = {call["id"] for call in calls}
+    # The same call stands in `tool_calls` and in the content of v1 and Anthropic messages; a call that stands in the
+    # content alone was put there by hand.
+    found: list[Mapping[str, Any]] = [
+        *cast("list[Mapping[str, Any]]", calls),
+        *(block for block in blocks if block.get("id") not in ids),
+    ]
+    made = [_tool_call(call, position) for position, call in enumerate(found)]
+    function_call = message.additional_kwargs.get("function_call")
+    if function_call and not made:  # the form of 2023, answered by a FunctionMessage
+        name = str(function_call["name"])
+        made.append(ToolCall(_function_call_id(name), name, str(function_call["arguments"])))
+    return tuple(made)
+
+
+def _tool_call(call: Mapping[str, Any], position: int) -> ToolCall:
+    arguments = call.get("args", call.get("input"))
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments or {}, ensure_ascii=False)
+    return ToolCall(str(call.get("id") or f"call_{position}"), str(call.get("name") or ""), arguments)
+
+
+def _function_call_id(name: str) -> str:
+    return f"call_{name}"

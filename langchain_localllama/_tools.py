@@ -1,0 +1,83 @@
+"""Tools and tool choices in LangChain's many forms, as the core takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from localllama import ConfigurationError, ToolChoice, ToolSpec, nearest_name_hint
+
+_CHOICES: dict[str, ToolChoice] = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
+
+ToolLike = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+def to_openai_tools(tools: Sequence[ToolLike], *, strict: bool | None = None) -> list[dict[str, Any]]:
+    """Each tool as `{"type": "function", "function": {...}}`, the shape in which LangChain passes tools on.
+
+    Raises:
+        ConfigurationError: Not a tool, or one that a vendor runs on its own servers.
+    """
+    made = []
+    for tool in tools:
+        try:
+            shaped = convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool, strict=strict)
+        except ValueError as error:
+            raise ConfigurationError(f"cannot be used as a tool: {error}") from error
+        if "function" not in shaped:
+            raise ConfigurationError(
+                f"a tool of type {shaped.get('type')!r} runs on a vendor's servers",
+                hint="Pass a function, a tool, a pydantic class or a JSON schema.",
+            )
+        made.append(shaped)
+    return made
+
+
+def to_tool_specs(tools: Sequence[ToolLike]) -> tuple[ToolSpec, ...]:
+    """The tools of one call as the core takes them.
+
+    Raises:
+        ConfigurationError: As in `to_openai_tools`.
+    """
+    functions = [tool["function"] for tool in to_openai_tools(tools)]
+    return tuple(
+        ToolSpec(
+            name=function["name"],
+            description=function.get("description") or "",
+            parameters=function.get("parameters") or {"type": "object", "properties": {}},
+        )
+        for function in functions
+    )
+
+
+def to_tool_choice(choice: str | bool | Mapping[str, Any] | None, names: Sequence[str]) -> ToolChoice | None:
+    """LangChain's `tool_choice`: "auto", "none", "any", "required", True, a tool's name, or the dict of some vendor.
+
+    Args:
+        choice: What the user gave; False is like None.
+        names: Names of the tools of the call.
+
+    Raises:
+        ConfigurationError: It names no tool of the call.
+    """
+    if choice is None or choice is False or not names:
+        return None
+    if choice is True:
+        return "required"
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        chosen = function.get("name") if isinstance(function, Mapping) else choice.get("name") or choice.get("type")
+    else:
+        chosen = choice
+    if chosen in names:
+        return str(chosen)
+    if chosen in _CHOICES:
+        return _CHOICES[chosen]
+    near = nearest_name_hint(str(chosen), [*names, *_CHOICES])
+    raise ConfigurationError(
+        f"tool_choice={choice!r} is neither a tool of this call nor one of {', '.join(_CHOICES)}",
+        hint=f"Did you mean {near!r}?" if near else f"The tools are: {', '.join(names)}.",
+    )
