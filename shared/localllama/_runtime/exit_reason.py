@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 
-__all__ = ["exit_words", "loader_fault", "signal_name"]
+__all__ = ["exit_words", "loader_fault", "signal_behind", "signal_name"]
 
 _LOADER_FAULTS = (
     # glibc and musl
@@ -55,6 +55,13 @@ def loader_fault(output: str) -> str | None:
     return None
 
 
+def signal_behind(exit_code: int | None) -> int | None:
+    """The signal that a shell in between turned into this exit code (128 + N), or None."""
+    if exit_code is not None and 0 < exit_code - _SHELL_SIGNAL_BASE <= _MOST_SIGNALS:
+        return exit_code - _SHELL_SIGNAL_BASE
+    return None
+
+
 def exit_words(exit_code: int | None, signal_number: int | None) -> str:
     """How a program ended, as the end of a sentence that begins with its name.
 
@@ -63,7 +70,7 @@ def exit_words(exit_code: int | None, signal_number: int | None) -> str:
         signal_number: The signal that ended it, or None.
     """
     if signal_number is None:
-        signal_number = _signal_behind(exit_code)
+        signal_number = signal_behind(exit_code)
     if signal_number is not None:
         name = signal_name(signal_number)
         words = _WORDS_OF_SIGNALS.get(name)
@@ -74,9 +81,3 @@ def exit_words(exit_code: int | None, signal_number: int | None) -> str:
     return f"exited with code {exit_code if words is None else hex(exit_code % 2**32)}" + (
         f": {words}" if words else ""
     )
-
-
-def _signal_behind(exit_code: int | None) -> int | None:
-    if exit_code is not None and 0 < exit_code - _SHELL_SIGNAL_BASE <= _MOST_SIGNALS:
-        return exit_code - _SHELL_SIGNAL_BASE
-    return None
