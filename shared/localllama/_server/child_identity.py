@@ -13,6 +13,8 @@ from .supervisor import start_time
 if TYPE_CHECKING:
     import psutil
 
+_ROUNDS = 5  # a member may fork while the others are being killed
+
 
 class ChildIdentity:
     """Holds on to one process: by a pidfd on Linux, by pid and start time elsewhere.
@@ -73,6 +75,34 @@ class ChildIdentity:
             if self.is_alive() and os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, signal.SIGKILL)
         self.send_signal(signal.SIGKILL)
+
+
+def kill_session(leader: int) -> None:
+    """Kill what is left of a session whose leader, a child of ours, is dead and reaped.
+
+    The number of a session stays taken while anyone is in it, so whoever is in it now was started by that leader, unless
+    the number belongs to a living process: then the session was empty and the number is another's.
+    """
+    import psutil
+
+    with contextlib.suppress(ProcessLookupError):
+        os.getsid(leader)
+        return
+    for _ in range(_ROUNDS):
+        members = [pid for pid in psutil.pids() if _session_of(pid) == leader]
+        if not members:
+            return
+        for pid in members:
+            member = ChildIdentity(pid)
+            if _session_of(pid) == leader:
+                member.send_signal(signal.SIGKILL)
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
 
 
 def _by_start_time(pid: int) -> psutil.Process | None:

@@ -34,7 +34,7 @@ from typing import ClassVar
 
 from localllama.errors import ServerStartError
 
-from .child_identity import ChildIdentity
+from .child_identity import ChildIdentity, kill_session
 from .log_memory import LogMemory
 from .private_directory import duplicate_lock, release_lock, remove_private_directory
 from .process import STOP_SECONDS, ExitStatus, LaunchPlan, ServerProcess
@@ -122,9 +122,10 @@ def _reap_supervisors() -> None:
 
 
 class _PosixServerProcess(ServerProcess):
-    def __init__(self, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory) -> None:
+    def __init__(self, directory: Path, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory) -> None:
         self.creator_pid = os.getpid()
         self.pid = 0
+        self._directory = directory
         self._descriptors = descriptors
         self._supervisor = supervisor
         self._server: ChildIdentity | None = None
@@ -172,6 +173,7 @@ class _PosixServerProcess(ServerProcess):
             outcome = self.wait_for_exit(min(_PATIENCE_SECONDS, deadline - time.monotonic()))
         if outcome is None and self._server is not None:
             self._server.kill_group()
+            self._supervisor.send_signal(signal.SIGKILL)
             outcome = self.wait_for_exit(deadline - time.monotonic())
         _reap_supervisors()
         return outcome
@@ -194,7 +196,10 @@ class _PosixServerProcess(ServerProcess):
         try:
             data = os.read(self._descriptors.get("status"), 4096)
         except BlockingIOError:
-            return
+            if self._supervisor.is_alive():
+                return
+            # Its end of the pipe is still open somewhere, in a child that another thread forked at a bad moment.
+            data = self._read_last_words()
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             self._hear(line.decode().split())
@@ -202,10 +207,23 @@ class _PosixServerProcess(ServerProcess):
             # A shell that supervises dies with its server and without a word; that was us, if we ended the lifeline.
             is_stopped = self._descriptors.get("lifeline") < 0
             self._exit = ExitStatus(signal_number=9) if is_stopped else ExitStatus(is_supervisor_lost=True)
-            if self._server is not None:
-                self._server.kill_group()
+            self._end_without_supervisor()
         if self._exit is not None:
             _reap_supervisors()
+
+    def _read_last_words(self) -> bytes:
+        try:
+            return os.read(self._descriptors.get("status"), 4096)
+        except BlockingIOError:
+            return b""
+
+    def _end_without_supervisor(self) -> None:
+        """Do what the supervisor would have done. On Linux the kernel has killed the server, but not what it started."""
+        if self._server is not None:
+            self._server.kill_group()
+        _reap_supervisors()
+        kill_session(self._supervisor.pid)
+        remove_private_directory(self._directory)
 
     def _hear(self, words: list[str]) -> None:
         match words:
@@ -254,7 +272,7 @@ def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
         theirs.add("lock", duplicate_lock(plan.directory))
         command, environment = make_command(plan, theirs)
         supervisor_pid = _spawn(command, environment, theirs, is_shell=make_command is _shell_command)
-        server = _PosixServerProcess(ours, ChildIdentity(supervisor_pid), log)
+        server = _PosixServerProcess(plan.directory, ours, ChildIdentity(supervisor_pid), log)
         theirs.close()
         server.complete_start(time.monotonic() + _HANDSHAKE_SECONDS)
     except BaseException:

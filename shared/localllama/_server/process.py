@@ -41,7 +41,7 @@ class ExitStatus:
             it was killed or if nobody can say.
         signal_number: The signal that ended it, 9 if we did; None if it ended by itself or if nobody can say.
         is_supervisor_lost: The supervisor was killed before it could tell. The server is gone as well by then, but how
-            it ended is not known, and its directory may be left until the next one is made.
+            it ended is not known.
     """
 
     exit_code: int | None = None
