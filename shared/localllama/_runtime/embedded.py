@@ -9,7 +9,7 @@ files), so the directory that holds `xllamacpp` is named on the command line. Ne
 config.ini files are read: only llama.cpp's argument parser does that, and it is not used here.
 
 The process ends
-- at once when its standard input, if that is a pipe, reaches its end: the pipe is the owner's lifeline;
+- at once when its standard input, if that is a pipe or a socket, reaches its end: it is the owner's lifeline;
 - at once by SIGTERM and SIGINT, requests in flight or not: there is nothing to save;
 - with exit code 1, and the reason on standard error, when the model or a flag is no good.
 """
@@ -71,16 +71,16 @@ def restore_default_signals() -> None:
 
 
 def watch_lifeline() -> Callable[[], None]:
-    """End this process when standard input, if it is a pipe, reaches its end.
+    """End this process when standard input, if it is a pipe or a socket, reaches its end.
 
     Returns:
         To be called once the model is loaded.
     """
     try:
-        is_pipe = stat.S_ISFIFO(os.fstat(_STDIN).st_mode)
+        mode = os.fstat(_STDIN).st_mode
     except OSError:
         return lambda: None
-    if not is_pipe:
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         return lambda: None
     threading.Thread(target=_exit_at_end_of_input, name="lifeline", daemon=True).start()
     return _signal_at_end_of_input()
