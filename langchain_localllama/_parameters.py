@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.load.load import ALL_SERIALIZABLE_MAPPINGS
 from langchain_core.utils import from_env
 from pydantic import ConfigDict, Field, ValidationError
 from typing_extensions import override
@@ -89,6 +90,15 @@ class LocalLlamaParameters(BaseChatModel, ServerOptions, SamplingOptions):
     @override
     def is_lc_serializable(cls) -> bool:
         return True
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        # `load(..., allowed_objects="all")` knows the classes of this table alone, and has no public way in for others.
+        # Loading one of ours takes the caller's word still: `valid_namespaces` must name this package.
+        if cls.__module__.startswith(f"{__package__}."):
+            path = tuple(cls.lc_id())
+            ALL_SERIALIZABLE_MAPPINGS[path] = path
 
     @property
     @override

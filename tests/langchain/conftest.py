@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from typing_extensions import Self
 
 from localllama import (
     ChatChunk,
@@ -72,13 +73,13 @@ class _Stream:
         for chunk in self:
             yield chunk
 
-    def __enter__(self) -> _Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._script.closed_streams += 1
 
-    async def __aenter__(self) -> _Stream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
