@@ -41,6 +41,7 @@ _NOT_MODELS = {
     "imatrix": "an importance matrix for quantization, not a model",
 }
 _DAMAGED_HINT = "Download or convert the file again; a partial download is the usual cause."
+_OTHER_VERSION_HINT = "Get the model in GGUF version 3, little endian, or convert it again."
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def model_info(path: PathText, n_ctx: int | None = None, *, allow_longer: bool =
     default = min(trained, DEFAULT_N_CTX) if trained is not None else FALLBACK_N_CTX
     return ModelInfo(
         name=header.name or Path(header.path).stem,
-        path=os.path.abspath(header.path),
+        path=str(Path(header.path).absolute()),
         n_ctx=n_ctx if n_ctx is not None else default,
         n_ctx_train=trained,
         architecture=header.architecture,
@@ -197,9 +198,7 @@ def _read_one(path: str) -> RawHeader:
                 raise ModelCorruptError(f"A GGUF file is wanted, but {path!r} {phrase}.", hint=f"{remedy}.")
             return read_raw_header(file, size_bytes)
     except GGUFDamage as damage:
-        hint = _DAMAGED_HINT
-        if "version" in str(damage) or "endian" in str(damage):
-            hint = "Get the model in GGUF version 3, little endian, or convert it again."
+        hint = _OTHER_VERSION_HINT if damage.is_foreign_version else _DAMAGED_HINT
         raise ModelCorruptError(f"The GGUF file {path!r} cannot be loaded: {damage}.", hint=hint) from damage
     except OSError as error:
         raise ModelError(f"The model file {path!r} cannot be read: {error.strerror or error}.") from error

@@ -4,8 +4,8 @@ The layout (version 2 and 3, little endian), as in ggml/src/gguf.cpp of llama.cp
 
     "GGUF" | u32 version | u64 n_tensors | u64 n_entries | entries | tensor descriptions | padding | tensor data
 
-Every number in a file may lie. So no count is believed before the bytes for it are there, no loop runs longer than
-`MAX_ITEMS`, and no value is kept that is larger than `MAX_STRING_BYTES`. What llama.cpp refuses is refused here too.
+Every number in a file may lie. So no count is believed before the bytes for it can be there, and the limits below
+bound time and memory, far above any real model. What llama.cpp refuses is refused here too.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ __all__ = ["GGUFArray", "GGUFDamage", "GGUFValue", "RawHeader", "TensorInfo", "r
 
 MAGIC = b"GGUF"
 SUPPORTED_VERSIONS = (2, 3)
-MAX_ITEMS = 1 << 24
-"""Entries, tensors and strings of arrays in one header, all together; the largest vocabularies have about 2**20."""
-MAX_STRING_BYTES = 1 << 24
+MAX_ENTRIES = 1 << 16
+MAX_TENSORS = 1 << 17
+MAX_ARRAY_STRINGS = 1 << 24
+"""Strings in all arrays of a header together; the largest vocabularies and their merges have some 2**20."""
+MAX_KEPT_TEXT_BYTES = 1 << 26
+"""Text in all entries of a header together, chat templates included."""
 MAX_KEPT_ELEMENTS = 1 << 12
 """Arrays of numbers up to this length are kept (such as head counts of each layer); longer ones are skipped."""
 
 _WINDOW_BYTES = 1 << 20
+_LEAST_ENTRY_BYTES = 8 + 1 + 4 + 1
+_LEAST_TENSOR_BYTES = 8 + 4 + 4 + 8
 _MAX_DIMS = 4
 _MAX_KEY_BYTES = (1 << 16) - 1  # the GGUF specification's limit
 _MAX_TENSOR_NAME_BYTES = 63
@@ -43,7 +48,15 @@ _SCALARS = {code: struct.Struct(text) for code, text in SCALAR_FORMATS.items()}
 
 
 class GGUFDamage(Exception):  # noqa: N818  it never leaves this package: gguf.py turns it into a ModelCorruptError
-    """The header is damaged; the text says how, without the path."""
+    """The header cannot be read; the text says why, without the path.
+
+    Attributes:
+        is_foreign_version: It may be undamaged, but its version or byte order is not one that we read.
+    """
+
+    def __init__(self, reason: str, *, is_foreign_version: bool = False) -> None:
+        super().__init__(reason)
+        self.is_foreign_version = is_foreign_version
 
 
 @dataclass(frozen=True)
@@ -110,20 +123,20 @@ class _Window:
         self._start = 0
         self.size_bytes = size_bytes
         self.position = 0
-        self.n_items = 0
+        self.n_array_strings = 0
+        self.n_kept_bytes = 0
 
     @property
     def remaining_bytes(self) -> int:
         return self.size_bytes - self.position
 
-    def count_items(self, count: int, least_bytes_each: int, what: str) -> None:
+    def check_count(self, count: int, most: int, least_bytes_each: int, what: str) -> None:
         """Refuse a count that the rest of the file cannot hold, or that no real model has."""
-        self.n_items += count
         if count * least_bytes_each > self.remaining_bytes:
             raise GGUFDamage(
                 f"it announces {count} {what}, more than the {self.remaining_bytes} bytes after them can hold"
             )
-        if self.n_items > MAX_ITEMS:
+        if count > most:
             raise GGUFDamage(f"it announces {count} {what}, more than any real model has")
 
     def require(self, count: int, what: str) -> None:
@@ -184,11 +197,12 @@ class _Window:
         value: int = layout.unpack(self.take(layout.size, what))[0]
         return value
 
-    def string(self, what: str, *, longest_bytes: int = MAX_STRING_BYTES) -> str:
+    def string(self, what: str, *, most_bytes: int = MAX_KEPT_TEXT_BYTES) -> str:
         length = self.number(_U64, what)
         self.require(length, what)
-        if length > longest_bytes:
-            raise GGUFDamage(f"{what} is {length} bytes long; at most {longest_bytes} are allowed")
+        self.n_kept_bytes += length
+        if length > most_bytes or self.n_kept_bytes > MAX_KEPT_TEXT_BYTES:
+            raise GGUFDamage(f"{what} is {length} bytes long, more than any real model has there")
         return self.take(length, what).decode("utf-8", errors="replace")
 
 
@@ -208,10 +222,10 @@ def read_raw_header(file: BinaryIO, size_bytes: int) -> RawHeader:
         raise GGUFDamage("it does not begin with 'GGUF'")
     version = _checked_version(window.number(_U32, "the version"))
     n_tensors, n_entries = _COUNTS.unpack(window.take(_COUNTS.size, "the counts of tensors and entries"))
-    window.count_items(n_entries, 13, "metadata entries")
+    window.check_count(n_entries, MAX_ENTRIES, _LEAST_ENTRY_BYTES, "metadata entries")
     entries = _read_entries(window, n_entries)
     alignment = _alignment(entries)
-    window.count_items(n_tensors, 24, "tensors")
+    window.check_count(n_tensors, MAX_TENSORS, _LEAST_TENSOR_BYTES, "tensors")
     tensors = _read_tensors(window, n_tensors)
     header_bytes = window.position
     if tensors:
@@ -222,19 +236,21 @@ def read_raw_header(file: BinaryIO, size_bytes: int) -> RawHeader:
 def _checked_version(version: int) -> int:
     if version in SUPPORTED_VERSIONS:
         return version
-    if version and version & 0xFFFF == 0:
-        raise GGUFDamage("it is a big-endian GGUF file, and localllama reads little-endian ones only")
-    if version == 1:
-        raise GGUFDamage("it is GGUF version 1, which llama.cpp no longer loads")
     if version == 0:
         raise GGUFDamage("it has GGUF version 0")
-    raise GGUFDamage(f"it has GGUF version {version}; known are {SUPPORTED_VERSIONS[0]} and {SUPPORTED_VERSIONS[-1]}")
+    if version & 0xFFFF == 0:
+        reason = "it is a big-endian GGUF file, and only little-endian ones are read"
+    elif version == 1:
+        reason = "it is GGUF version 1, which llama.cpp no longer loads"
+    else:
+        reason = f"it is GGUF version {version}, and only versions 2 and 3 are known"
+    raise GGUFDamage(reason, is_foreign_version=True)
 
 
 def _read_entries(window: _Window, count: int) -> dict[str, GGUFValue]:
     entries: dict[str, GGUFValue] = {}
     for index in range(count):
-        key = window.string(f"the key of metadata entry {index}", longest_bytes=_MAX_KEY_BYTES)
+        key = window.string(f"the key of metadata entry {index}", most_bytes=_MAX_KEY_BYTES)
         if not key or key in entries:
             raise GGUFDamage(f"metadata entry {index} repeats the key {key!r}" if key else f"entry {index} has no key")
         entries[key] = _read_value(window, key, window.number(_U32, f"the type of {_shown(key)}"))
@@ -259,7 +275,9 @@ def _read_array(window: _Window, key: str) -> GGUFArray:
     code = window.number(_U32, what)
     length = window.number(_U64, what)
     if code == TYPE_STRING:
-        window.count_items(length, _U64.size, f"strings in {_shown(key)}")
+        most = MAX_ARRAY_STRINGS - window.n_array_strings
+        window.check_count(length, most, _U64.size, f"strings in {_shown(key)}")
+        window.n_array_strings += length
         window.skip_strings(length, what)
         return GGUFArray(length)
     layout = _SCALARS.get(code)
@@ -284,7 +302,7 @@ def _read_tensors(window: _Window, count: int) -> tuple[TensorInfo, ...]:
     tensors: dict[str, TensorInfo] = {}
     for index in range(count):
         what = f"the description of tensor {index}"
-        name = window.string(what, longest_bytes=_MAX_TENSOR_NAME_BYTES)
+        name = window.string(what, most_bytes=_MAX_TENSOR_NAME_BYTES)
         if name in tensors:
             raise GGUFDamage(f"it describes tensor {name!r} twice")
         n_dims = window.number(_U32, what)

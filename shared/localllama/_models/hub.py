@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,16 +58,23 @@ def _is_model(name: str) -> bool:
 
 
 def locate_hub_model(reference: ModelReference) -> Path | None:
-    """Where the model is in the cache of huggingface_hub; None if it is not there as a whole, or cannot be known."""
-    hub = _hub_if_installed()
-    if hub is None:
-        return None
+    """Where the model is in the cache of huggingface_hub; None if it is not there as a whole.
+
+    What is in the cache wins over what a download would choose, so that a model that was used once is found without
+    network. The cache is read without the library, whose import takes longer than the look.
+    """
     assert reference.repo is not None
-    name = reference.file or choose_file(_cached_files(reference.repo), reference.quantization)
+    snapshot = _cached_snapshot(reference.repo)
+    if snapshot is None:
+        return None
+    name = reference.file
+    if name is None:
+        names = sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
+        name = choose_file(names, reference.quantization)
     if name is None:
         return None
-    paths = [hub.try_to_load_from_cache(reference.repo, part) for part in split_parts(name)]
-    return Path(paths[0]) if all(isinstance(path, str) for path in paths) else None
+    paths = [snapshot / part for part in split_parts(name)]
+    return paths[0] if all(path.is_file() for path in paths) else None
 
 
 def fetch_hub_model(reference: ModelReference, on_progress: ProgressCallback | None) -> Path:
@@ -104,17 +112,23 @@ def _hub_if_installed() -> Any:
     return importlib.import_module("huggingface_hub")
 
 
-def _cached_files(repo: str) -> list[str]:
-    """Names of the files in the cached snapshot of the main branch, sorted as the hub lists them."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+def _cached_snapshot(repo: str) -> Path | None:
+    """The directory with the cached files of the main branch, by the rules of huggingface_hub's constants.py."""
+    folder = _hub_cache() / f"models--{repo.replace('/', '--')}"
     try:
         revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
     except OSError:
-        return []
+        return None
     snapshot = folder / "snapshots" / revision
-    return sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
+    return snapshot if revision and snapshot.is_dir() else None
+
+
+def _hub_cache() -> Path:
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if cache is None:
+        general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = os.path.join(os.environ.get("HF_HOME") or os.path.join(general, "huggingface"), "hub")
+    return Path(os.path.expandvars(os.path.expanduser(cache))).absolute()  # noqa: PTH111
 
 
 def _no_such_file(reference: ModelReference, files: Sequence[str]) -> ModelNotFoundError:

