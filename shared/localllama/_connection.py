@@ -236,11 +236,11 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
 
 def retry_policy(max_retries: int) -> dict[str, Any]:
     """Arguments for tenacity: exponential pauses with jitter, only for what is safe to send again."""
-    from tenacity import retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
 
     return {
         "stop": stop_after_attempt(max_retries + 1),
-        "wait": wait_exponential_jitter(initial=0.1, max=5.0),
+        "wait": wait_random_exponential(multiplier=0.2, max=5.0),
         "retry": retry_if_exception(is_safe_to_repeat),
         "reraise": True,
     }

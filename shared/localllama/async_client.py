@@ -142,8 +142,10 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
             except StopAsyncIteration:
                 return chunks, None
 
-        retrying = AsyncRetrying(**retry_policy(self._connection.max_retries))
-        chunks, first = await retrying(open_stream)
+        opened: tuple[AsyncGenerator[ChatChunk, None], ChatChunk | None] = await AsyncRetrying(
+            **retry_policy(self._connection.max_retries)
+        )(open_stream)
+        chunks, first = opened
         try:
             if first is not None:
                 yield first

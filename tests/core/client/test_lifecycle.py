@@ -42,7 +42,8 @@ def make_settings(micro_model: Path, request: pytest.FixtureRequest) -> MakeSett
     """Settings that no other test shares a server with."""
 
     def make(**changes: object) -> ServerSettings:
-        values = {"model": str(micro_model), "runtime": "embedded", "env": {"LOCALLLAMA_TEST_TOKEN": request.node.name}}
+        # One thread: two would wait for each other in a spin loop wherever the machine has other work.
+        values = {"model": str(micro_model), "n_threads": 1, "env": {"LOCALLLAMA_TEST_TOKEN": request.node.name}}
         settings: ServerSettings = ServerSettings.build({**values, **changes})
         return settings
 
@@ -56,7 +57,10 @@ def client(make_settings: MakeSettings) -> Iterator[LocalLlamaClient]:
 
 
 def servers_of_this_process() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "--host" in _command_line(p)]
+    """The servers are grandchildren: between them and us are their supervisors."""
+    me = psutil.Process()
+    supervisors = me.children()
+    return [p for p in me.children(recursive=True) if p not in supervisors and "--host" in _command_line(p)]
 
 
 def _command_line(process: psutil.Process) -> list[str]:
