@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from localllama import ChatChunk, ChatResult, TokenLogprob, Usage
+from localllama import ChatChunk, ChatResult, TokenLogprob, ToolCall, Usage
 
 __all__ = ["StreamedAnswer", "is_shown", "to_chat_response", "to_completion_response"]
 
@@ -46,33 +46,57 @@ def is_shown(chunk: ChatChunk) -> bool:
 
 
 class StreamedAnswer:
-    """Turns the chunks of one stream into responses that each hold all that has come, as LlamaIndex streams do."""
+    """Turns the chunks of one stream into responses that each hold all that has come, as LlamaIndex streams do.
+
+    It adds up by itself: the stream's own `result()` is ahead of its chunks, since one read from the network can bring
+    several of them.
+    """
 
     def __init__(self) -> None:
+        self._result = ChatResult()
+        self._calls: dict[int, ToolCall] = {}
         self._logprobs: list[list[LogProb]] = []
 
-    def chat_response(self, chunk: ChatChunk, result: ChatResult) -> ChatResponse:
-        """The response for `chunk`, where `result` is the answer so far, the chunk included."""
+    def chat_response(self, chunk: ChatChunk) -> ChatResponse:
+        """The response after `chunk`."""
+        self._add(chunk)
         return ChatResponse(
-            message=_message(result),
+            message=_message(self._result),
             delta=chunk.text,
-            raw=_raw(result),
-            logprobs=self._all_logprobs(chunk),
+            raw=_raw(self._result),
+            logprobs=list(self._logprobs) or None,
             additional_kwargs={"thinking_delta": chunk.reasoning} if chunk.reasoning else {},
         )
 
-    def completion_response(self, chunk: ChatChunk, result: ChatResult) -> CompletionResponse:
+    def completion_response(self, chunk: ChatChunk) -> CompletionResponse:
         """The same for a completion."""
-        response = to_completion_response(result)
+        self._add(chunk)
+        response = to_completion_response(self._result)
         response.delta = chunk.text
-        response.logprobs = self._all_logprobs(chunk)
+        response.logprobs = list(self._logprobs) or None
         if chunk.reasoning:
             response.additional_kwargs["thinking_delta"] = chunk.reasoning
         return response
 
-    def _all_logprobs(self, chunk: ChatChunk) -> list[list[LogProb]] | None:
+    def _add(self, chunk: ChatChunk) -> None:
+        result = self._result
+        for delta in chunk.tool_calls:
+            call = self._calls.get(delta.index, ToolCall("", "", ""))
+            self._calls[delta.index] = ToolCall(
+                call.id or delta.id or "", call.name or delta.name or "", call.arguments + delta.arguments
+            )
         self._logprobs.extend(_alternatives(token) for token in chunk.logprobs)
-        return list(self._logprobs) or None
+        self._result = ChatResult(
+            text=result.text + chunk.text,
+            reasoning=result.reasoning + chunk.reasoning,
+            tool_calls=tuple(call for _, call in sorted(self._calls.items())),
+            finish_reason=chunk.finish_reason or result.finish_reason,
+            usage=chunk.usage or result.usage,
+            timings=chunk.timings or result.timings,
+            model=chunk.model or result.model,
+            id=chunk.id or result.id,
+            system_fingerprint=chunk.system_fingerprint or result.system_fingerprint,
+        )
 
 
 def _message(result: ChatResult) -> ChatMessage:

@@ -29,7 +29,6 @@ from localllama import (
     AsyncLocalLlamaClient,
     ChatChunk,
     ChatRequest,
-    ChatResult,
     ChatStream,
     LocalLlamaClient,
     SamplingOptions,
@@ -362,19 +361,17 @@ def _one_message(prompt: str) -> list[ChatMessage]:
     return [ChatMessage(prompt, role=MessageRole.USER)]
 
 
-def _stream(
-    open_stream: Callable[[], ChatStream], to_response: Callable[[ChatChunk, ChatResult], T]
-) -> Generator[T, None, None]:
+def _stream(open_stream: Callable[[], ChatStream], to_response: Callable[[ChatChunk], T]) -> Generator[T, None, None]:
     with open_stream() as stream:
         for chunk in stream:
             if is_shown(chunk):
-                yield to_response(chunk, stream.result())
+                yield to_response(chunk)
 
 
 async def _astream(
-    open_stream: Callable[[], AsyncChatStream], to_response: Callable[[ChatChunk, ChatResult], T]
+    open_stream: Callable[[], AsyncChatStream], to_response: Callable[[ChatChunk], T]
 ) -> AsyncGenerator[T, None]:
     async with open_stream() as stream:
         async for chunk in stream:
             if is_shown(chunk):
-                yield to_response(chunk, stream.result())
+                yield to_response(chunk)

@@ -1,0 +1,30 @@
+"""Fixtures of the LlamaIndex tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llamaindex.contract import recorded_events  # noqa: F401  # a fixture
+from llamaindex_localllama import LocalLlama
+from support.scripted_server import ScriptedServer, scripted_server
+
+
+@pytest.fixture
+def script() -> Iterator[ScriptedServer]:
+    with scripted_server() as script:
+        yield script
+
+
+@pytest.fixture
+def scripted_llm(script: ScriptedServer) -> Iterator[LocalLlama]:
+    with LocalLlama(base_url=script.url) as llm:
+        yield llm
+
+
+@pytest.fixture
+def micro_llm(micro_model: Path) -> Iterator[LocalLlama]:
+    with LocalLlama(model=str(micro_model), n_ctx=1024, max_tokens=24, seed=1) as llm:
+        yield llm
