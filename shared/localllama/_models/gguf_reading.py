@@ -218,7 +218,7 @@ def read_raw_header(file: BinaryIO, size_bytes: int) -> RawHeader:
         OSError: The file could not be read.
     """
     window = _Window(file, size_bytes)
-    if window.take(min(len(MAGIC), size_bytes), "the magic bytes") != MAGIC:
+    if window.take(len(MAGIC), "the magic bytes") != MAGIC:
         raise GGUFDamage("it does not begin with 'GGUF'")
     version = _checked_version(window.number(_U32, "the version"))
     n_tensors, n_entries = _COUNTS.unpack(window.take(_COUNTS.size, "the counts of tensors and entries"))
