@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from localllama.errors import ClientClosedError, LocalLlamaError, ServerCrashedError
@@ -174,42 +175,39 @@ class SharedServer:
         try:
             _refuse_after_exit()
             started = self._starter(self._generation, lambda: not self.is_wanted, on_progress)
-        except BaseException as error:
+            if not self._adopt(started):
+                started.process.stop()
+                raise ClientClosedError("The client was closed while its server was starting.")
+            future.set_result(started)
+        except Exception as error:  # noqa: BLE001  # every waiting caller gets it, this one included
+            future.set_exception(error)
+        finally:
             with self._lock:
-                self._starting = None
-            # Ctrl-C belongs to the thread that it hit; the others start anew.
-            future.set_exception(error if isinstance(error, Exception) else _StarterInterruptedError())
-            if not isinstance(error, Exception):
-                raise
-            return
+                if self._starting is future:
+                    self._starting = None
+            self._settle()
+            if not future.done():
+                # Ctrl-C belongs to the thread that it hit; the others start anew.
+                future.set_exception(_StarterInterruptedError())
+        if self._idle_timeout_seconds is not None and future.exception() is None:
+            _watch_idleness(self, future.result(), self._idle_timeout_seconds)
+
+    def _adopt(self, started: StartedServer) -> bool:
         with self._lock:
-            self._starting = None
             is_wanted = bool(self._tokens)
             if is_wanted:
-                self._started, self._was_stopped = started, False
+                self._started, self._starting, self._was_stopped = started, None, False
                 self._last_use = time.monotonic()
                 self._notes = {}
         self._settle()
-        if not is_wanted:
-            started.process.stop()
-            future.set_exception(ClientClosedError("The client was closed while its server was starting."))
-            return
-        future.set_result(started)
-        if self._idle_timeout_seconds is not None:
-            _watch_idleness(self, started, self._idle_timeout_seconds)
+        return is_wanted
 
     def _note_crash(self) -> None:
         with self._lock:
             dead = self._started
-            if dead is not None and dead.process.exit_status() is not None:
-                self._started = None
-            else:
-                dead = None
         self._settle()
-        if dead is not None:
-            self._crash_logs[dead.endpoint.generation] = _crash_error(dead)
-            self._crash_logs.pop(dead.endpoint.generation - _REMEMBERED_CRASHES, None)
-            dead.process.stop()
+        if dead is not None and dead.process.exit_status() is not None:
+            self._give_up(dead, _crash_error(dead))
 
     def crash_of(self, generation: int) -> ServerCrashedError | None:
         """The error that tells how the server of this generation died; None if it lives, or was stopped by us."""
@@ -217,11 +215,23 @@ class SharedServer:
             started = self._started
         self._settle()
         if started is not None and started.endpoint.generation == generation:
+            if _has_lost_its_socket(started):
+                self._give_up(started, _lost_socket_error(started))
             # The broken connection is often noticed before the supervisor's word about the death.
-            if started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is None:
+            elif started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is None:
                 return None
-            self._note_crash()
+            else:
+                self._note_crash()
         return self._crash_logs.get(generation)
+
+    def _give_up(self, started: StartedServer, reason: ServerCrashedError) -> None:
+        with self._lock:
+            if self._started is started:
+                self._started = None
+        self._settle()
+        self._crash_logs[started.endpoint.generation] = reason
+        self._crash_logs.pop(started.endpoint.generation - _REMEMBERED_CRASHES, None)
+        started.process.stop()
 
     def stop(self) -> None:
         """Stop the child and wait for its end; the next call starts it again if there are leases."""
@@ -258,6 +268,21 @@ class SharedServer:
 
 class _StarterInterruptedError(Exception):
     """The thread that was starting the server was interrupted."""
+
+
+def _has_lost_its_socket(started: StartedServer) -> bool:
+    """Cleaners of temporary directories remove what looks old; nobody can reach the server after that."""
+    path = started.endpoint.socket_path
+    return path is not None and started.process.exit_status() is None and not Path(path).exists()
+
+
+def _lost_socket_error(started: StartedServer) -> ServerCrashedError:
+    return ServerCrashedError(
+        f"The socket of the llama.cpp server, {started.endpoint.socket_path}, was removed by another program.",
+        hint="Make another call: it starts a new server. Keep cleaners away from localllama-* directories.",
+        log_tail=last_lines(started.process.log_tail()),
+        command=started.command,
+    )
 
 
 def _crash_error(dead: StartedServer) -> ServerCrashedError:

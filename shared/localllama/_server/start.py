@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import sys
 import time
@@ -37,7 +36,7 @@ from localllama.types import Endpoint, ModelInfo, StartProgress
 from .checks import check_setting_files
 from .command import child_environment, redacted_command, server_arguments
 from .failures import StartFailure, classify_start_failure
-from .private_directory import make_private_directory
+from .private_directory import make_private_directory, remove_private_directory
 from .process import ExitStatus, LaunchPlan, ServerProcess, launch
 from .readiness import HealthProbe, wait_until_ready
 
@@ -162,11 +161,16 @@ def _launch_and_wait(request: StartRequest, runtime: Runtime, flags: frozenset[s
     directory = make_private_directory()
     try:
         plan, endpoint = _plan(request, runtime, flags, directory)
-        process = launch(plan)
+    except OSError as error:
+        remove_private_directory(directory)
+        raise ServerStartError(
+            f"The server's private directory {directory} could not be filled: {error}",
+            hint="Free some disk space there, or set TMPDIR to another directory.",
+        ) from error
     except BaseException:
-        # Once launched, the supervisor owns the directory; until then we do.
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_private_directory(directory)
         raise
+    process = launch(plan)  # from here on the directory belongs to the server
     command = redacted_command(plan.argv)
     try:
         readiness = wait_until_ready(

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.processes import ProcessIdentity
-from support.waiting import wait_until
 
 from localllama import (
     AsyncLocalLlamaClient,
@@ -29,25 +27,14 @@ from localllama import (
     ServerSettings,
     StreamInterruptedError,
 )
+from support.processes import ProcessIdentity
+from support.waiting import wait_until
 
 HELLO = ChatRequest((Message("user", "Hello"),))
 SHORT = SamplingSettings(max_tokens=8)
 LONG = SamplingSettings(max_tokens=4000, ignore_eos=True)
 
 MakeSettings = Callable[..., ServerSettings]
-
-
-@pytest.fixture
-def make_settings(micro_model: Path, request: pytest.FixtureRequest) -> MakeSettings:
-    """Settings that no other test shares a server with."""
-
-    def make(**changes: object) -> ServerSettings:
-        # One thread: two would wait for each other in a spin loop wherever the machine has other work.
-        values = {"model": str(micro_model), "n_threads": 1, "env": {"LOCALLLAMA_TEST_TOKEN": request.node.name}}
-        settings: ServerSettings = ServerSettings.build({**values, **changes})
-        return settings
-
-    return make
 
 
 @pytest.fixture
@@ -103,12 +90,14 @@ def test_32_threads_and_32_tasks_start_one_server(make_settings: MakeSettings) -
 
 
 def test_different_settings_have_different_servers(make_settings: MakeSettings) -> None:
-    with LocalLlamaClient(make_settings(), sampling=SHORT) as one:
-        with LocalLlamaClient(make_settings(n_ctx=1024), sampling=SHORT) as other:
-            one.chat(HELLO)
-            other.chat(HELLO)
-            assert one.server_pid != other.server_pid
-            assert other.server_info().n_ctx == 1024
+    with (
+        LocalLlamaClient(make_settings(), sampling=SHORT) as one,
+        LocalLlamaClient(make_settings(n_ctx=1024), sampling=SHORT) as other,
+    ):
+        one.chat(HELLO)
+        other.chat(HELLO)
+        assert one.server_pid != other.server_pid
+        assert other.server_info().n_ctx == 1024
 
 
 def test_close_is_idempotent_and_use_after_it_says_so(client: LocalLlamaClient) -> None:
@@ -169,13 +158,11 @@ def test_a_killed_server_is_replaced(client: LocalLlamaClient) -> None:
 
 def test_a_stream_that_has_begun_says_what_came(client: LocalLlamaClient) -> None:
     stream = client.stream_chat(HELLO, sampling=LONG)
-    came = ""
+    came = next(chunk.text for chunk in stream if chunk.text)
+    os.kill(client.server_pid or 0, signal.SIGKILL)
     with pytest.raises(StreamInterruptedError) as caught:
         for chunk in stream:
             came += chunk.text
-            if chunk.text and client.server_pid:
-                os.kill(client.server_pid, signal.SIGKILL)
-    assert came
     assert caught.value.partial is not None
     assert caught.value.partial.text == came
     assert "SIGKILL" in str(caught.value)
@@ -198,7 +185,21 @@ def test_a_request_without_an_answer_is_sent_once_more(client: LocalLlamaClient)
 
 
 def _established_sockets() -> int:
-    return sum(1 for c in psutil.Process().net_connections("unix") if c.status in ("ESTABLISHED", "NONE") and c.fd != -1)
+    return sum(
+        1 for c in psutil.Process().net_connections("unix") if c.status in ("ESTABLISHED", "NONE") and c.fd != -1
+    )
+
+
+def test_a_socket_that_was_removed_is_no_dead_end(client: LocalLlamaClient) -> None:
+    client.chat(HELLO)
+    first = client._connection.running()
+    assert first is not None
+    assert first.endpoint.socket_path
+    server = ProcessIdentity.of(first.process.pid)
+    Path(first.endpoint.socket_path).unlink()
+    assert client.chat(HELLO).text
+    assert client.server_pid != first.process.pid
+    assert not server.is_alive(), "the server that nobody can reach is stopped"
 
 
 def test_an_idle_server_stops_and_comes_back(make_settings: MakeSettings) -> None:
