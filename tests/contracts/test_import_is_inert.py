@@ -92,8 +92,7 @@ COSTLY = {
     "huggingface_hub",
     "xllamacpp",
     "gguf",
-    "subprocess",
-    "asyncio",
+    "numpy",
 }
 """Not one of these may be loaded by `import localllama`. (The frameworks load some of them by themselves.)"""
 
