@@ -92,9 +92,9 @@ def _tool_result(message: ToolMessage) -> Message:
     parts = _parts(message.content)
     if message.status == "error":
         # Templates have no field for it; without the word a short text reads to the model like a result.
-        first = parts[0].text if parts and isinstance(parts[0], TextPart) else ""
-        if not first.lower().startswith("error"):
-            parts = (TextPart(f"Error: {first}"), *parts[1:]) if first or not parts else (TextPart("Error:"), *parts)
+        text, rest = (parts[0].text, parts[1:]) if parts and isinstance(parts[0], TextPart) else ("", parts)
+        if not text.lower().startswith("error"):
+            parts = (TextPart(f"Error: {text}".rstrip()), *rest)
     return Message("tool", _content(parts), name=message.name, tool_call_id=message.tool_call_id)
 
 

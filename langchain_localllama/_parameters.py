@@ -10,6 +10,7 @@ from langchain_core.utils import from_env
 from pydantic import ConfigDict, Field, ValidationError
 from typing_extensions import override
 
+from localllama import ConfigurationError
 from localllama.settings import (
     PathText,
     SamplingOptions,
@@ -51,7 +52,12 @@ class LocalLlamaParameters(BaseChatModel, ServerOptions, SamplingOptions):
     def __init__(self, **values: Any) -> None:
         # Here and not in a validator: pydantic would turn our errors, hints and all, into its own.
         for synonym in _SYNONYMS.keys() & values.keys():
-            values.setdefault(_SYNONYMS[synonym], values.pop(synonym))
+            name = _SYNONYMS[synonym]
+            if name in values:
+                raise ConfigurationError(
+                    f"{synonym} and {name} are two names of one argument", hint="Give one of them."
+                )
+            values[name] = values.pop(synonym)
         try:
             super().__init__(**values)
         except ValidationError as error:
