@@ -6,9 +6,11 @@ Both clients drive the same `Call`; what differs between them is only how they w
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 from ._connection import Connection
+from ._protocol.adapt import adapt_messages
 from ._protocol.capabilities import parse_props
 from ._protocol.request import build_chat_body, build_completion_body
 from ._protocol.stream import ChatStreamParser, CompletionStreamParser, StreamParser
@@ -155,9 +157,10 @@ def learn_server(notes: dict[str, Any]) -> Generator[Exchange, Any, ServerInfo]:
 
 
 def adapted(request: ChatRequest, notes: dict[str, Any]) -> Generator[Exchange, Any, ChatRequest]:
-    """The request with its messages written as the server's template takes them."""
-    yield from learn_server(notes)
-    return request
+    """The request with its messages written as the server's chat template takes them; as they are, where it does."""
+    known = notes.setdefault("rewritings", {})
+    messages = yield from adapt_messages(request, known)
+    return request if messages is request.messages else replace(request, messages=messages)
 
 
 def render_prompt(request: ChatRequest, notes: dict[str, Any]) -> Generator[Exchange, Any, str]:
