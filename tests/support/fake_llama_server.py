@@ -33,6 +33,7 @@ FLAGS = """----- common params -----
 --version                               show version and build info
 -m,    --model FNAME                    model path to load
 -c,    --ctx-size N                     size of the prompt context
+-t,    --threads N                      number of CPU threads
 -b,    --batch-size N                   logical maximum batch size
 -np,   --parallel N                     number of server slots
 -a,    --alias STRING                   model name aliases

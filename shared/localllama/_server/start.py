@@ -29,6 +29,7 @@ from localllama.errors import (
     RuntimeBrokenError,
     ServerStartError,
     ServerStartTimeoutError,
+    UnsupportedFeatureError,
 )
 from localllama.settings import ServerSettings
 from localllama.types import Endpoint, ModelInfo, StartProgress
@@ -99,18 +100,19 @@ def start_server(request: StartRequest) -> StartedServer:
     """
     check_setting_files(request.settings)
     candidates = candidate_runtimes(request.settings.runtime, request.environ).runtimes
-    broken: list[RuntimeBrokenError] = []
+    broken: list[RuntimeBrokenError | UnsupportedFeatureError] = []
     for position, runtime in enumerate(candidates):
         try:
             return _start_with(request, runtime)
-        except RuntimeBrokenError as error:
+        except (RuntimeBrokenError, UnsupportedFeatureError) as error:
+            # Also a build that lacks a flag which a setting asks for: the next one may have it.
             broken.append(error)
             if position + 1 < len(candidates):
                 _warn_once(runtime, candidates[position + 1], error)
     raise _all_broken(broken)
 
 
-def _warn_once(runtime: Runtime, following: Runtime, error: RuntimeBrokenError) -> None:
+def _warn_once(runtime: Runtime, following: Runtime, error: LocalLlamaError) -> None:
     if runtime.command in _warned_about:
         return
     _warned_about.add(runtime.command)
@@ -122,14 +124,15 @@ def _warn_once(runtime: Runtime, following: Runtime, error: RuntimeBrokenError) 
     )
 
 
-def _all_broken(broken: list[RuntimeBrokenError]) -> LocalLlamaError:
-    if len(broken) == 1:
-        return broken[0]
+def _all_broken(broken: list[RuntimeBrokenError | UnsupportedFeatureError]) -> LocalLlamaError:
+    unsupported = [error for error in broken if isinstance(error, UnsupportedFeatureError)]
+    if unsupported or len(broken) == 1:
+        return (unsupported or broken)[0]
+    tails = [error.log_tail for error in broken if isinstance(error, RuntimeBrokenError) and error.log_tail]
     return RuntimeBrokenError(
         "Every llama.cpp runtime that was found is broken: " + " ".join(error.message for error in broken),
         hint='Install one that runs here: pip install "localllama[runtime]"',
-        runtime=", ".join(error.runtime for error in broken),
-        log_tail="\n".join(error.log_tail for error in broken if error.log_tail),
+        log_tail="\n".join(tails),
     )
 
 
