@@ -24,12 +24,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if TYPE_CHECKING:
-    from localllama._runtime import embedded_flags as flags
+if TYPE_CHECKING or __package__:
+    from . import embedded_flags as flags
+    from .embedded_setters import FlagError
 else:
-    # A plain import from this directory is compiled once and cached, unlike the program itself.
+    # Plain imports from this directory are compiled once and cached, unlike the program itself.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import embedded_flags as flags
+    from embedded_setters import FlagError
 
     del sys.path[0]
 
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
     try:
         library = load_library(library_directory)
         params = flags.apply_arguments(library, arguments)
-    except flags.FlagError as error:
+    except FlagError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return serve(library, params, disarm)
@@ -126,7 +128,7 @@ def load_library(directory: str | None) -> Any:
     try:
         import xllamacpp
     except ImportError as error:
-        raise flags.FlagError(f"error: cannot load xllamacpp from {directory}: {error}") from None
+        raise FlagError(f"error: cannot load xllamacpp from {directory}: {error}") from None
     return xllamacpp
 
 
