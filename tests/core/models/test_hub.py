@@ -1,0 +1,142 @@
+"""Hugging Face references: which file is chosen, and the real huggingface_hub client against a hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localllama._models.hub import choose_file, split_parts
+from localllama._models.store import locate_model
+from support.fake_hub import COMMIT, fake_hub
+from support.gguf_bytes import small_model, string
+
+FILES = [
+    "README.md",
+    "mmproj-Q4_K_M.gguf",
+    "m-IQ2_XS.gguf",
+    "m-q4_k_m.gguf",
+    "m-Q4_K_S.gguf",
+    "m-Q8_0-00001-of-00002.gguf",
+    "m-Q8_0-00002-of-00002.gguf",
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "quantization", "chosen"),
+    [
+        (FILES, None, "m-q4_k_m.gguf"),
+        (FILES, "iq2_xs", "m-IQ2_XS.gguf"),
+        (FILES, "Q8_0", "m-Q8_0-00001-of-00002.gguf"),
+        (FILES, "Q4_K", None),
+        (FILES, "Q5_K_M", None),
+        (FILES[4:], None, "m-Q8_0-00001-of-00002.gguf"),
+        (["m-Q2_K.gguf", "m-Q6_K.gguf"], None, "m-Q2_K.gguf"),
+        (["BF16/m-BF16-00001-of-00003.gguf"], "BF16", "BF16/m-BF16-00001-of-00003.gguf"),
+        (["mmproj-f16.gguf", "README.md"], None, None),
+    ],
+)
+def test_the_file_that_llama_cpp_would_take(files: list[str], quantization: str | None, chosen: str | None) -> None:
+    assert choose_file(files, quantization) == chosen
+
+
+def test_a_split_model_is_all_its_parts() -> None:
+    assert split_parts("Q8/m-00001-of-00002.gguf") == ("Q8/m-00001-of-00002.gguf", "Q8/m-00002-of-00002.gguf")
+    assert split_parts("m.gguf") == ("m.gguf",)
+
+
+# The library reads its settings once, at import, so each case runs in a process of its own.
+_FETCH = """
+import json, sys, time
+time.sleep = lambda seconds: None  # the library waits 20 s between its attempts to connect
+from localllama._models.store import fetch_model, locate_model
+from localllama.errors import LocalLlamaError
+seen = []
+try:
+    path = fetch_model(sys.argv[1], seen.append)
+    answer = {"path": str(path), "located": str(locate_model(sys.argv[1]))}
+except LocalLlamaError as error:
+    answer = {"error": type(error).__name__, "text": str(error)}
+answer["progress"] = [[item.source, item.done_bytes, item.total_bytes] for item in seen]
+print(json.dumps(answer))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    repositories = {
+        "owner/good-GGUF": {
+            "README.md": b"",
+            "m-Q4_K_M.gguf": small_model().build(),
+            "m-Q2_K.gguf": small(name="two bits"),
+        },
+        "owner/page-GGUF": {"m-Q4_K_M.gguf": b"<html>moved</html>"},
+        "owner/none": {"README.md": b""},
+    }
+    with fake_hub(repositories) as endpoint:
+        yield endpoint
+
+
+def small(name: str) -> bytes:
+    return small_model(general__name=string(name)).build()
+
+
+def fetch(reference: str, cache: Path, **environment: str) -> dict:
+    run = subprocess.run(
+        [sys.executable, "-c", _FETCH, reference],
+        env={**os.environ, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return json.loads(run.stdout)
+
+
+def test_a_model_is_fetched_into_the_cache_and_found_there_without_network(
+    hub: str, tmp_path: Path, monkeypatch
+) -> None:
+    answer = fetch("owner/good-GGUF", tmp_path, HF_ENDPOINT=hub)
+    size = len(small_model().build())
+    path = tmp_path / f"hub/models--owner--good-GGUF/snapshots/{COMMIT}/m-Q4_K_M.gguf"
+    assert answer["path"] == answer["located"] == str(path)
+    assert answer["progress"][-1] == ["Hugging Face (m-Q4_K_M.gguf)", size, size]
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert locate_model("owner/good-GGUF:q4_k_m") == path
+    assert locate_model("hf:owner/good-GGUF/m-Q4_K_M.gguf") == path
+    assert locate_model("owner/good-GGUF:Q2_K") is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "words"),
+    [
+        ("owner/good-GGUF:Q5_K_M", "ModelNotFoundError", "It has: m-Q4_K_M.gguf, m-Q2_K.gguf."),
+        ("hf:owner/good-GGUF/other.gguf", "ModelNotFoundError", "It has: m-Q4_K_M.gguf, m-Q2_K.gguf."),
+        ("owner/none", "ModelNotFoundError", "ends in '-GGUF'"),
+        ("owner/missing", "ModelNotFoundError", "no repository owner/missing"),
+        ("owner/gated", "ModelNotFoundError", "HF_TOKEN"),
+        ("owner/page-GGUF", "ModelCorruptError", "HTML page"),
+    ],
+)
+def test_what_cannot_be_had_says_why(hub: str, tmp_path: Path, reference: str, error: str, words: str) -> None:
+    answer = fetch(reference, tmp_path, HF_ENDPOINT=hub)
+    assert answer.get("error") == error
+    assert words in answer["text"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "environment"),
+    [
+        ("owner/good-GGUF", {"HF_ENDPOINT": "http://127.0.0.1:9"}),
+        ("hf:owner/good-GGUF/m-Q4_K_M.gguf", {"HF_HUB_OFFLINE": "1"}),
+    ],
+)
+def test_without_a_network_the_error_says_so(tmp_path: Path, reference: str, environment: dict[str, str]) -> None:
+    answer = fetch(reference, tmp_path, **environment)
+    assert answer.get("error") == "ModelNotFoundError"
+    assert "HF_HUB_OFFLINE" in answer["text"]
