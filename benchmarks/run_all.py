@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-SCRIPTS = ("import_cost.py", "construct.py", "first_token.py", "stream_rate.py")
+SCRIPTS = ("import_cost.py", "construct.py", "gguf_header.py", "first_token.py", "stream_rate.py")
 DISTRIBUTIONS = ("localllama", "langchain-core", "llama-index-core", "xllamacpp")
 
 
