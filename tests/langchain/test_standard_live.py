@@ -1,0 +1,86 @@
+"""LangChain's standard integration suite against real models, as it is; what needs tools or schemas comes with those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+
+from langchain_localllama import ChatLocalLlama
+from support.micro_model import build_micro_model
+
+CACHED_PROMPT = "Tell me about the sea. " * 10
+
+
+class _Live(ChatModelIntegrationTests):
+    params: ClassVar[dict[str, Any]] = {}
+    other_model: ClassVar[str | None] = None
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def one_server_for_all(cls, settings_of_the_class: None) -> Iterator[None]:
+        """Every test makes objects of its own; they share the servers of these two."""
+        with ChatLocalLlama(**cls.params) as llm, ChatLocalLlama(**{**cls.params, "model": cls.other_model}) as other:
+            llm.start()
+            other.start()
+            yield
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLocalLlama
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return type(self).params
+
+    @property
+    def model_override_value(self) -> str | None:
+        return type(self).other_model
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
+        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        llm = self.chat_model_class(**self.chat_model_params)
+        llm.invoke(CACHED_PROMPT)
+        if not stream:
+            return llm.invoke(CACHED_PROMPT)
+        first, *rest = llm.stream(CACHED_PROMPT)
+        for chunk in rest:
+            first += chunk
+        return first
+
+
+class TestMicro(_Live):
+    """Where words do not matter: a real server, senseless text, thousands of tokens per second."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def settings_of_the_class(cls, micro_model: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        cls.params = {"model": str(micro_model), "max_tokens": 32, "parallel": 2, "n_threads": 1}
+        cls.other_model = str(build_micro_model(tmp_path_factory.mktemp("other") / "other.gguf", seed=11))
+
+
+@pytest.mark.smollm2
+class TestSmolLM2(_Live):
+    """Where words do: a real language model of 135M parameters."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def settings_of_the_class(cls, smollm2_model: Path, micro_model: Path) -> None:
+        cls.params = {"model": str(smollm2_model), "max_tokens": 24, "timeout": 250, "parallel": 2}
+        cls.other_model = str(micro_model)
