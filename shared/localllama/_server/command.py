@@ -192,8 +192,7 @@ class _Line:
 
 def _add_listener(line: _Line, socket_path: str | None, port: int | None, api_key_file: str | None) -> None:
     if socket_path is not None:
-        # `--host` is a list in newer builds; quotes keep a comma in the path together, and are not for older builds.
-        line.own("host", f'"{socket_path}"' if "," in socket_path else socket_path)
+        line.own("host", _list_item(socket_path))
     elif port is not None and api_key_file is not None:
         line.own("host", "127.0.0.1")
         line.own("port", str(port))
@@ -223,19 +222,15 @@ def _add_adapters(line: _Line, settings: ServerSettings) -> None:
 
 def _add_adapter(line: _Line, adapter: LoraAdapter) -> None:
     path = _absolute(adapter.path)
-    if "," in path:
-        raise ConfigurationError(
-            f"lora={adapter.path!r}: llama-server splits this at the comma.", hint="Rename the file."
-        )
     if adapter.scale == 1.0:
-        line.need("lora", adapter.path, text=path)
+        line.need("lora", adapter.path, text=_list_item(path))
         return
     if ":" in path:
         raise ConfigurationError(
             f"lora={adapter.path!r} with scale={adapter.scale:g}: llama-server splits this at the colon.",
             hint="Rename the file, or give the scale with the call: lora=[{'id': 0, 'scale': ...}].",
         )
-    line.need("lora", adapter.path, name="lora_scaled", text=f"{path}:{adapter.scale:g}")
+    line.need("lora", adapter.path, name="lora_scaled", text=_list_item(f"{path}:{adapter.scale:g}"))
 
 
 def _add_template(line: _Line, settings: ServerSettings) -> None:
@@ -347,6 +342,11 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
         if secret:
             text = text.replace(secret, _MASK)
     return text
+
+
+def _list_item(text: str) -> str:
+    # A list in newer builds, split at commas unless quoted; older builds take one value, and no quotes.
+    return f'"{text}"' if "," in text else text
 
 
 def _absolute(path: str) -> str:

@@ -45,7 +45,10 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     # The program's own limits.
     ("runtime", r"error: invalid argument: [^\n]+", _NEXT_RUNTIME),
     ("runtime", r"the argument has been removed\.[^\n]*", _NEXT_RUNTIME),
-    ("runtime", r"unknown (?:model|pre-tokenizer) (?:architecture|type): '[^'\n]*'", _NEXT_RUNTIME),
+    # A file that is newer than the build: another build may know it, and our own reader has found no fault with it.
+    ("runtime", r"unknown (?:model architecture|pre-tokenizer type|tokenizer): '[^'\n]*'", _NEXT_RUNTIME),
+    ("runtime", r"this GGUF file is version \d+ but this software only supports up to version \d+", _NEXT_RUNTIME),
+    ("runtime", r"tensor '[^'\n]*' has invalid ggml type [^\n]+", _NEXT_RUNTIME),
     ("runtime", r"error: cannot load xllamacpp[^\n]*", 'Run: pip install --force-reinstall "localllama[runtime]"'),
     ("runtime", r"no backends are loaded[^\n]*", _NEXT_RUNTIME),
     # Where it was to listen.
@@ -53,10 +56,12 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     # Memory, of either kind. Before "failed to create context", which follows in the log.
     ("resources", r"(?:CUDA error: out of memory|cudaMalloc failed: out of memory)[^\n]*", _SMALLER),
     ("resources", r"[^\n:]*(?:ErrorOutOfDeviceMemory|ErrorOutOfHostMemory)[^\n]*", _SMALLER),
+    ("resources", r"insufficient memory \(attempted to allocate [^)\n]+\)", _SMALLER),
+    ("resources", r"Device memory allocation of size \d+ failed[^\n]*", _SMALLER),
     ("resources", r"failed to allocate (?:compute )?(?:\S+ )?buffer[^\n]*", _SMALLER),
     ("resources", r"unable to allocate [^\n]+", _SMALLER),
     ("resources", r"(?:std::)?bad_alloc", _SMALLER),
-    ("resources", r"(?:Cannot allocate memory|failed to mlock|mmap failed)[^\n]*", _SMALLER),
+    ("resources", r"(?:Cannot allocate memory|mmap failed)[^\n]*", _SMALLER),
     # What the user set.
     ("settings", r'error while handling (?:argument|environment variable) "[^\n]+', _FIX_SETTING),
     ("settings", r"error: the supplied chat template is not supported[^\n]*", "Correct chat_template."),
@@ -70,11 +75,12 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     ("settings", r"[^\n:]*failed to load draft model[^\n]*", "Correct draft_model."),
     (
         "settings",
-        r"[^\n:]*(?:V cache quantization requires flash_attn|quantized V cache)[^\n]*",
+        r"(?:V cache quantization requires flash_attn|quantized V cache)[^\n]*",
         "Set flash_attn='on'.",
     ),
+    ("settings", r"[KV] cache type \S+ with block size[^\n]*", "Choose another cache type."),
     # The model's file.
-    ("model", r"tensor '[^'\n]*' (?:data is not within|has invalid)[^\n]*", _FETCH_AGAIN),
+    ("model", r"tensor '[^'\n]*' (?:data is not within)[^\n]*", _FETCH_AGAIN),
     ("model", r"model is corrupted or incomplete[^\n]*", _FETCH_AGAIN),
     ("model", r"gguf_init_from_(?:file|reader)\w*: [^\n]+", _FETCH_AGAIN),
     ("model", r"error loading model[^\n:]*: [^\n]+", _FETCH_AGAIN),
@@ -87,6 +93,11 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     ("model", r"failed to load model[^\n]*", _FETCH_AGAIN),
 )
 _COMPILED = tuple((kind, re.compile(pattern), hint) for kind, pattern, hint in _RULES)
+# Timestamp, level and part of the program, as b11434 prints them: "0.00.007.339 E srv    load_model: ".
+_LOG_PREFIX = re.compile(r"^\d+(?:\.\d+){3} [A-Z] (?:\w{3} +)?")
+_LAST_WORDS = re.compile(
+    r"^(?:\d+(?:\.\d+){3} E [^\n]+|[^\n]*GGML_ASSERT\([^\n]+|(?:terminate called|error:)[^\n]+)", re.MULTILINE
+)
 _CANNOT_RUN_SIGNALS = frozenset({"SIGILL", "SIGBUS", "SIGSYS"})
 _CANNOT_RUN_CODES = frozenset({126, 127, 0xC0000135, 0xC0000139, 0xC000007B, 0xC000001D})
 
@@ -113,10 +124,11 @@ def classify_start_failure(exit_code: int | None, signal_number: int | None, log
             return StartFailure(kind, _sentence(match.group(0)), hint)
     if name == "SIGKILL":
         return StartFailure("resources", "it was killed, most likely because memory ran out", _SMALLER)
-    return StartFailure(
-        "unknown", f"it {exit_words(exit_code, signal_number)} without a reason", "Run the command below by hand."
-    )
+    how = f"it {exit_words(exit_code, signal_number)}"
+    said = _LAST_WORDS.findall(log_tail)
+    reason = f"{how}; it last said: {_sentence(said[-1])}" if said else f"{how} without a reason"
+    return StartFailure("unknown", reason, "Run the command by hand to see more.")
 
 
 def _sentence(text: str) -> str:
-    return " ".join(text.split()).removeprefix("error: ").rstrip(" .")
+    return _LOG_PREFIX.sub("", " ".join(text.split())).removeprefix("error: ").rstrip(" .")
