@@ -9,7 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, seconds: float = 10.0, what: str = "the condition") -> T:
+def wait_until(
+    condition: Callable[[], T], *, seconds: float = 10.0, what: str = "the condition", pause_seconds: float = 0.005
+) -> T:
     """Poll `condition` until it is true and return its value; fail loudly at the deadline."""
     deadline = time.monotonic() + seconds
     while True:
@@ -18,4 +20,4 @@ def wait_until(condition: Callable[[], T], *, seconds: float = 10.0, what: str =
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(f"{what} did not come true within {seconds} s (last value: {value!r})")
-        time.sleep(0.005)
+        time.sleep(pause_seconds)

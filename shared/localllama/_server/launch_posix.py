@@ -134,8 +134,9 @@ class _PosixServerProcess(ServerProcess):
         self._unread = b""
         self._exit: ExitStatus | None = None
 
-    def __del__(self) -> None:
-        if os.getpid() == self.creator_pid:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # In a finalizing interpreter the modules that this needs are being taken apart, and the kernel does it anyway.
+        if not is_finalizing() and self.is_ours():
             self._descriptors.shut_lifeline()
             self._descriptors.close()
 
@@ -244,13 +245,20 @@ def launch_with_supervisor(plan: LaunchPlan) -> ServerProcess:
             hint="Finish the work with the model before the program ends, not in atexit functions or finalizers.",
         )
     _reap_supervisors()
+    try:
+        return _launch_somehow(plan)
+    except BaseException:
+        remove_private_directory(plan.directory)
+        raise
+
+
+def _launch_somehow(plan: LaunchPlan) -> ServerProcess:
     failures = []
     for make_command in (_python_command, _shell_command):
         try:
             return _launch(plan, make_command)
         except (_CannotLaunchError, OSError) as error:
             failures.append(str(error))
-    remove_private_directory(plan.directory)
     raise ServerStartError(
         f"The process that watches over the server could not be started ({'; '.join(failures)}).",
         hint="Check that this process may start others (limits on processes, memory, open files) and that /bin/sh works.",
@@ -294,7 +302,7 @@ def _open_channels(ours: _Descriptors, theirs: _Descriptors) -> LogMemory:
     status, their_status = os.pipe()
     ours.add("status", status)
     theirs.add("status", their_status)
-    os.set_blocking(status, False)
+    os.set_blocking(ours.get("status"), False)
     if hasattr(os, "pidfd_open"):
         # Opened here and passed on: opened by number there, it could be another process of that number.
         with contextlib.suppress(OSError):
@@ -314,7 +322,7 @@ def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
     # that no library path meant for the one reaches the other.
     environment = dict(os.environ)
     environment.update({SERVER_VARIABLE_PREFIX + name: value for name, value in plan.env.items()})
-    program = _supervisor_program("supervisor_macos" if hasattr(select, "kqueue") else "supervisor_linux")
+    program = supervisor_program("supervisor_macos" if hasattr(select, "kqueue") else "supervisor_linux")
     command = [executable, "-I", "-S", "-c", program, "localllama-supervisor", str(os.getpid()), *numbers]
     return [*command, str(plan.directory), *plan.argv], environment
 
@@ -325,12 +333,17 @@ def _shell_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:  # noqa:
 
 
 @lru_cache
-def _supervisor_program(platform: str) -> str:
+def supervisor_program(platform: str) -> str:
     """The source of the supervisor for one platform."""
-    parts = [pkgutil.get_data(__package__, f"{name}.py") for name in ("supervisor", platform)]
+    return "\n".join([*program_parts(platform), "main(OwnerWatch)\n"])
+
+
+def program_parts(platform: str) -> list[str]:
+    """The sources that make up the supervisor, in order."""
+    parts = [pkgutil.get_data("localllama._server", f"{name}.py") for name in ("supervisor", platform)]
     if None in parts:
         raise _CannotLaunchError("the supervisor's source is not there")
-    return "\n".join([*(part.decode() for part in parts if part), "main(OwnerWatch)\n"])
+    return [part.decode() for part in parts if part]
 
 
 def _spawn(command: list[str], environment: dict[str, str], theirs: _Descriptors, *, is_shell: bool) -> int:

@@ -6,6 +6,7 @@ neither of the two any more (both were killed at once, or the machine was) and i
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -48,7 +49,7 @@ def make_private_directory() -> Path:
     for base in _bases():
         reason = _reason_against(base)
         if reason is None:
-            _sweep(base)
+            sweep_private_directories(base)
             try:
                 return _make_in(base)
             except OSError as error:
@@ -71,6 +72,14 @@ def release_lock(directory: Path) -> None:
     descriptor = _locks.pop(directory, -1)
     if descriptor >= 0:
         os.close(descriptor)
+
+
+def sweep_private_directories(base: str) -> None:
+    """Remove from `base` the directories of servers whose owner and supervisor are both dead."""
+    with contextlib.suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False) and _is_left_over(entry.path):
+                remove_tree(entry.path)
 
 
 def remove_private_directory(directory: Path) -> None:
@@ -125,13 +134,6 @@ def _make_in(base: str) -> Path:
     return directory
 
 
-def _sweep(base: str) -> None:
-    with contextlib.suppress(OSError), os.scandir(base) as entries:
-        for entry in entries:
-            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False) and _is_left_over(entry.path):
-                remove_tree(entry.path)
-
-
 def _is_left_over(directory: str) -> bool:
     try:
         status = os.lstat(directory)
@@ -154,10 +156,17 @@ def _is_left_over(directory: str) -> bool:
     return True
 
 
+def _remove_unused() -> None:
+    """At exit: those that were made and, for an interrupt in between, never used."""
+    for directory in list(_locks):
+        remove_private_directory(directory)
+
+
 def _forget_in_forked_child() -> None:
     while _locks:
         _, descriptor = _locks.popitem()
         os.close(descriptor)
 
 
+atexit.register(_remove_unused)
 os.register_at_fork(after_in_child=_forget_in_forked_child)
