@@ -1,0 +1,74 @@
+"""Every Python block of the documents runs as it stands, each in a fresh process, and leaves nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+
+
+def _blocks() -> list[tuple[str, str]]:
+    found = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            line = text[: match.start()].count("\n") + 2
+            found.append((f"{name}:{line}", match[1]))
+    return found
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize(("place", "block"), _blocks(), ids=[place for place, _ in _blocks()])
+def test_block_runs(place: str, block: str, tmp_path: Path, micro_model: Path, smollm2_model: Path) -> None:
+    shutil.copy(micro_model, tmp_path / "model.gguf")
+    answer = subprocess.run(
+        # Line numbers in a traceback are those of the document.
+        [sys.executable, "-c", "\n" * (int(place.partition(":")[2]) - 1) + block],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert answer.returncode == 0, answer.stderr
+    if "print(" in block:
+        assert answer.stdout.strip()
+
+
+def test_the_readme_shows_each_framework() -> None:
+    text = "\n".join(block for place, block in _blocks() if place.startswith("README"))
+    for name in ("ChatLocalLlama", "LocalLlama(", "LocalLlamaClient"):
+        assert name in text
+
+
+def test_every_make_target_that_the_documents_name_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name in DOCUMENTS:
+        named = set(re.findall(r"\bmake ([a-z-]+)\b(?=[`\s])", re.sub(r"```.*?```", "", (ROOT / name).read_text())))
+        assert {target for target in named if f"`make {target}" in (ROOT / name).read_text()} <= targets
+
+
+def test_every_setting_that_the_readme_names_is_real() -> None:
+    from localllama import SamplingSettings, ServerSettings
+
+    known = {*SamplingSettings.model_fields, *ServerSettings.model_fields}
+    table = (ROOT / "README.md").read_text().partition("## Settings that matter")[2].partition("## ")[0]
+    named = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert len(named) > 10
+    assert set(named) <= known
+
+
+def test_every_error_that_the_readme_names_is_real() -> None:
+    from localllama import errors
+
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"`(\w+Error)`", text))
+    assert len(named) > 8
+    assert named <= set(errors.__all__)
