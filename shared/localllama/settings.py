@@ -259,7 +259,7 @@ class SamplingOptions(BaseModel):
         xtc_threshold: Probability from which tokens count for that.
         dynatemp_range: Range of the dynamic temperature; 0 is off.
         dynatemp_exponent: Its exponent.
-        repeat_last_n: Tokens looked back for penalties; 0 is off, -1 the whole window.
+        repeat_last_n: Tokens looked back for penalties; 0 is off.
         repeat_penalty: Penalty for repetition; 1.0 is off.
         presence_penalty: As in the OpenAI API.
         frequency_penalty: As in the OpenAI API.
@@ -303,14 +303,14 @@ class SamplingOptions(BaseModel):
     xtc_threshold: float | None = Field(default=None, ge=0, le=1)
     dynatemp_range: float | None = Field(default=None, ge=0)
     dynatemp_exponent: float | None = None
-    repeat_last_n: int | None = Field(default=None, ge=-1)
+    repeat_last_n: int | None = Field(default=None, ge=0)
     repeat_penalty: float | None = Field(default=None, gt=0)
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     dry_multiplier: float | None = Field(default=None, ge=0)
     dry_base: float | None = None
     dry_allowed_length: int | None = Field(default=None, ge=0)
-    dry_penalty_last_n: int | None = Field(default=None, ge=-1)
+    dry_penalty_last_n: int | None = Field(default=None, ge=0)
     dry_sequence_breakers: Annotated[tuple[str, ...] | None, BeforeValidator(_stop_strings)] = None
     mirostat: Literal[0, 1, 2] | None = None
     mirostat_tau: float | None = None
