@@ -24,7 +24,8 @@ class Tokenizer:
 
     def __init__(self, client: LocalLlamaClient) -> None:
         self._client = client
-        self._remembered = lru_cache(maxsize=_N_REMEMBERED)(self._tokenize)
+        # Not of a method of this object: the cycle would keep the client's share of the server alive.
+        self._remembered = lru_cache(maxsize=_N_REMEMBERED)(client.tokenize)
 
     def __call__(self, text: str) -> list[int]:
         """The token ids of `text`, without those that begin or end a prompt.
@@ -32,13 +33,10 @@ class Tokenizer:
         Raises:
             LocalLlamaError: The server could not be started or reached.
         """
-        return list(self._remembered(text) if len(text) <= _LONGEST_REMEMBERED else self._tokenize(text))
+        return list(self._remembered(text)) if len(text) <= _LONGEST_REMEMBERED else self._client.tokenize(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._client,)
-
-    def _tokenize(self, text: str) -> tuple[int, ...]:
-        return tuple(self._client.tokenize(text))
 
 
 _LONGEST_REMEMBERED = 64

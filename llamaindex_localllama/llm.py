@@ -58,6 +58,7 @@ _MAX_RESERVED_OUTPUT = 1024
 """Most tokens of the window that LlamaIndex is told to keep free for an answer where `max_tokens` is not set."""
 
 _CLIENT_FIELDS = frozenset({*ServerOptions.model_fields, "max_retries"})
+_OPTION_FIELDS = frozenset({*_CLIENT_FIELDS, *SamplingOptions.model_fields, "timeout", "additional_kwargs"})
 
 
 class _Options(NamedTuple):
@@ -333,6 +334,9 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         await self.aclose()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OPTION_FIELDS:
+            # What does not fit is refused before anything is changed.
+            value = getattr(type(self)(**{**self.__dict__, name: value}), name)
         super().__setattr__(name, value)
         if name in _CLIENT_FIELDS:
             self._connect()
