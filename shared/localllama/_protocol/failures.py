@@ -35,6 +35,7 @@ _OVERFLOW = re.compile(
     r"|larger than the (?:max )?context size|prompt is too long|context length exceeded",
     re.IGNORECASE,
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OVERFLOW_COUNTS = re.compile(r"\((\d+) tokens\).*?\((\d+) tokens\)")
 
 
@@ -115,6 +116,7 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
     504: ServerFaultError,
 }
 _HINTS: Mapping[type[APIStatusError], str] = {
+    BadRequestError: "Correct what the message names: sent again as it is, the request is refused again.",
     AuthenticationError: "Give the server's key as api_key=....",
     EndpointNotFoundError: "Check base_url: is a llama-server of this year behind it?",
     FeatureDisabledError: "Start the server with the option that the message names (extra_args=[...]).",
@@ -151,7 +153,8 @@ def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | Non
     body = body if body is not None else {"error": obj}
     message = fields.get("message", fields.get("detail", ""))
     text = message if isinstance(message, str) else json.dumps(message, default=str)
-    text = text.strip() or "no message"
+    # A broken token may be quoted here; no terminal should take it for a command.
+    text = _CONTROL.sub(lambda found: repr(found.group())[1:-1], text.strip()) or "no message"
     kind = fields.get("type")
     kind = kind if isinstance(kind, str) else ""
     if kind == "exceed_context_size_error" or _OVERFLOW.search(text):
@@ -213,5 +216,6 @@ def _error_from_text(status: int, body: bytes) -> APIStatusError:
             status_code=status,
         )
     excerpt = " ".join(body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace").split())[:_EXCERPT_CHARACTERS]
+    excerpt = _CONTROL.sub("?", excerpt)
     shown = f": {excerpt}" if excerpt else " and an empty body"
     return error(f"the server refused with status {status}{shown}", hint=hint, status_code=status)
