@@ -26,6 +26,8 @@ _TIMEOUT_SECONDS = 20.0
 _OUTPUT_LIMIT_BYTES = 1 << 20
 _TAIL_LINES = 15
 _ESSENTIAL_FLAGS = frozenset({"--model", "--host", "--port", "--ctx-size"})
+# Descriptions stand 30 columns or more to the right; builds of 2024 indented the flags a little.
+_ENTRY = re.compile(r" {0,12}-")
 _FLAG = re.compile(r"--?[A-Za-z][\w.-]*")
 _VERSION_PATTERNS = (
     re.compile(r"version: (?P<version>\S+) \(build (?P<build>\d+), commit (?P<commit>\w+)\)"),
@@ -180,7 +182,7 @@ def _listed_flags(text: str) -> frozenset[str]:
             flags.update(_flags_of(entry[0]))
 
     for line in text.splitlines():
-        if re.match(r" {0,2}-", line):
+        if _ENTRY.match(line):
             close_entry()
             entry = [line]
         elif entry:

@@ -1,0 +1,31 @@
+"""Files that settings name are looked at before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from localllama._server.checks import check_setting_files
+from localllama.errors import ConfigurationError
+from localllama.settings import ServerSettings
+
+
+@pytest.mark.parametrize("setting", ["mmproj", "lora", "chat_template_file", "draft_model"])
+@pytest.mark.parametrize(
+    ("name", "said"), [("missing", "no such file"), ("directory", "a directory"), ("empty", "is empty")]
+)
+def test_a_file_that_is_no_good_is_named_with_its_setting(tmp_path: Path, setting: str, name: str, said: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "empty").touch()
+    path = str(tmp_path / name)
+    with pytest.raises(ConfigurationError) as caught:
+        check_setting_files(ServerSettings.build({"model": "m", setting: path}))
+    assert caught.value.message.startswith(f"{setting}={path!r}")
+    assert said in caught.value.message
+
+
+def test_good_files_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    check_setting_files(ServerSettings(model="m", mmproj="~/good.gguf", draft_model=str(tmp_path / "good.gguf")))
