@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,7 +190,7 @@ class ServerOptions(BaseModel):
     draft_model: PathText | None = None
     draft_max: int | None = Field(default=None, ge=0)
     draft_min: int | None = Field(default=None, ge=0)
-    extra_args: Annotated[tuple[str, ...], BeforeValidator(_string_tuple)] = ()
+    extra_args: Annotated[Sequence[str], BeforeValidator(_string_tuple)] = ()
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     listen: Literal["auto", "unix", "tcp"] = "auto"
     start_timeout_seconds: float = Field(default=600.0, gt=0)
@@ -311,14 +311,14 @@ class SamplingOptions(BaseModel):
     dry_base: float | None = None
     dry_allowed_length: int | None = Field(default=None, ge=0)
     dry_penalty_last_n: int | None = Field(default=None, ge=0)
-    dry_sequence_breakers: Annotated[tuple[str, ...] | None, BeforeValidator(_stop_strings)] = None
+    dry_sequence_breakers: Annotated[Sequence[str] | None, BeforeValidator(_stop_strings)] = None
     mirostat: Literal[0, 1, 2] | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
-    samplers: Annotated[tuple[str, ...] | None, BeforeValidator(_string_tuple)] = None
+    samplers: Annotated[Sequence[str] | None, BeforeValidator(_string_tuple)] = None
     min_keep: int | None = Field(default=None, ge=0)
     seed: int | None = Field(default=None, ge=-1, le=2**32 - 1)
-    stop: Annotated[tuple[str, ...] | None, BeforeValidator(_stop_strings)] = None
+    stop: Annotated[Sequence[str] | None, BeforeValidator(_stop_strings)] = None
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
     logprobs: bool | None = None
