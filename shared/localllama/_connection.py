@@ -185,7 +185,13 @@ def _starter(settings: ServerSettings) -> Any:
         path = fetch_model(
             settings.model,
             lambda fetched: on_progress(
-                StartProgress("fetching", 0.0, fetched.done_bytes, fetched.total_bytes, detail=fetched.reference)
+                StartProgress(
+                    "fetching",
+                    0.0,
+                    fetched.done_bytes,
+                    fetched.total_bytes,
+                    detail=f"{fetched.reference} ({fetched.source})",
+                )
             ),
         )
         return start_server(
