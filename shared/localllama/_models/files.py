@@ -82,7 +82,9 @@ def _open_error(path: str, error: OSError) -> ModelError:
             f"The model file {path!r} may not be read by this user.",
             hint=f"Allow it: chmod u+r {path!r}, and x on the directories above it.",
         )
-    return ModelError(f"The model file {path!r} cannot be opened: {error.strerror or error}.")
+    return ModelError(
+        f"The model file {path!r} cannot be opened: {error.strerror or error}.", hint="Check the path and the disk."
+    )
 
 
 def _wrong_kind(path: str, mode: int) -> ModelNotFoundError:

@@ -201,7 +201,12 @@ def _read_one(path: str) -> RawHeader:
         hint = _OTHER_VERSION_HINT if damage.is_foreign_version else _DAMAGED_HINT
         raise ModelCorruptError(f"The GGUF file {path!r} cannot be loaded: {damage}.", hint=hint) from damage
     except OSError as error:
-        raise ModelError(f"The model file {path!r} cannot be read: {error.strerror or error}.") from error
+        raise _read_error(path, error) from error
+
+
+def _read_error(path: str, error: OSError) -> ModelError:
+    reason = error.strerror or error
+    return ModelError(f"The model file {path!r} cannot be read: {reason}.", hint="Check the disk that it is on.")
 
 
 def _part_paths(path: str) -> tuple[str, ...]:
@@ -326,5 +331,5 @@ def _fingerprint(parts: tuple[str, ...]) -> str:
                     file.seek(offset)
                     digest.update(file.read(_SAMPLE_BYTES))
         except OSError as error:
-            raise ModelError(f"The model file {part!r} cannot be read: {error.strerror or error}.") from error
+            raise _read_error(part, error) from error
     return digest.hexdigest()

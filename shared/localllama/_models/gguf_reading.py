@@ -4,8 +4,8 @@ The layout (version 2 and 3, little endian), as in ggml/src/gguf.cpp of llama.cp
 
     "GGUF" | u32 version | u64 n_tensors | u64 n_entries | entries | tensor descriptions | padding | tensor data
 
-Every number in a file may lie. So no count is believed before the bytes for it can be there, and the limits below
-bound time and memory, far above any real model. What llama.cpp refuses is refused here too.
+Every number in a file may lie. So nothing is taken before it is known to lie within the file, and the limits below,
+far above any real model, bound time and memory. What llama.cpp refuses is refused here too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ MAX_KEPT_ELEMENTS = 1 << 12
 """Arrays of numbers up to this length are kept (such as head counts of each layer); longer ones are skipped."""
 
 _WINDOW_BYTES = 1 << 20
-_LEAST_ENTRY_BYTES = 8 + 1 + 4 + 1
-_LEAST_TENSOR_BYTES = 8 + 4 + 4 + 8
 _MAX_DIMS = 4
 _MAX_KEY_BYTES = (1 << 16) - 1  # the GGUF specification's limit
 _MAX_TENSOR_NAME_BYTES = 63
@@ -130,15 +128,6 @@ class _Window:
     def remaining_bytes(self) -> int:
         return self.size_bytes - self.position
 
-    def check_count(self, count: int, most: int, least_bytes_each: int, what: str) -> None:
-        """Refuse a count that the rest of the file cannot hold, or that no real model has."""
-        if count * least_bytes_each > self.remaining_bytes:
-            raise GGUFDamage(
-                f"it announces {count} {what}, more than the {self.remaining_bytes} bytes after them can hold"
-            )
-        if count > most:
-            raise GGUFDamage(f"it announces {count} {what}, more than any real model has")
-
     def require(self, count: int, what: str) -> None:
         if count > self.remaining_bytes:
             raise GGUFDamage(
@@ -222,10 +211,10 @@ def read_raw_header(file: BinaryIO, size_bytes: int) -> RawHeader:
         raise GGUFDamage("it does not begin with 'GGUF'")
     version = _checked_version(window.number(_U32, "the version"))
     n_tensors, n_entries = _COUNTS.unpack(window.take(_COUNTS.size, "the counts of tensors and entries"))
-    window.check_count(n_entries, MAX_ENTRIES, _LEAST_ENTRY_BYTES, "metadata entries")
+    _check_count(n_entries, MAX_ENTRIES, "metadata entries")
     entries = _read_entries(window, n_entries)
     alignment = _alignment(entries)
-    window.check_count(n_tensors, MAX_TENSORS, _LEAST_TENSOR_BYTES, "tensors")
+    _check_count(n_tensors, MAX_TENSORS, "tensors")
     tensors = _read_tensors(window, n_tensors)
     header_bytes = window.position
     if tensors:
@@ -245,6 +234,11 @@ def _checked_version(version: int) -> int:
     else:
         reason = f"it is GGUF version {version}, and only versions 2 and 3 are known"
     raise GGUFDamage(reason, is_foreign_version=True)
+
+
+def _check_count(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise GGUFDamage(f"it announces {count} {what}, more than any real model has")
 
 
 def _read_entries(window: _Window, count: int) -> dict[str, GGUFValue]:
@@ -275,9 +269,8 @@ def _read_array(window: _Window, key: str) -> GGUFArray:
     code = window.number(_U32, what)
     length = window.number(_U64, what)
     if code == TYPE_STRING:
-        most = MAX_ARRAY_STRINGS - window.n_array_strings
-        window.check_count(length, most, _U64.size, f"strings in {_shown(key)}")
         window.n_array_strings += length
+        _check_count(window.n_array_strings, MAX_ARRAY_STRINGS, f"strings in arrays up to {_shown(key)}")
         window.skip_strings(length, what)
         return GGUFArray(length)
     layout = _SCALARS.get(code)

@@ -35,7 +35,7 @@ FILES = [
         (FILES, "Q8_0", "m-Q8_0-00001-of-00002.gguf"),
         (FILES, "Q4_K", None),
         (FILES, "Q5_K_M", None),
-        (FILES[4:], None, "m-Q8_0-00001-of-00002.gguf"),
+        (FILES[:4:-1], None, "m-Q8_0-00001-of-00002.gguf"),
         (["m-Q2_K.gguf", "m-Q6_K.gguf"], None, "m-Q2_K.gguf"),
         (["BF16/m-BF16-00001-of-00003.gguf"], "BF16", "BF16/m-BF16-00001-of-00003.gguf"),
         (["mmproj-f16.gguf", "README.md"], None, None),
