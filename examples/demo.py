@@ -20,7 +20,7 @@ import psutil
 
 from localllama import LocalLlamaClient, LocalLlamaError, ModelInfo, ServerSettings, StartProgress
 
-SYSTEM = "You are a helpful assistant. Answer in two or three short sentences."
+SYSTEM = "You are a helpful assistant. Answer in one short sentence."
 SAMPLING = {"temperature": 0, "max_tokens": 160}
 MB = 1_000_000
 
@@ -61,7 +61,7 @@ def llamaindex(server: dict[str, Any]) -> Iterator[Ask]:
 
 DEMONSTRATIONS = (
     ("LangChain", langchain, "Why is the sky blue?"),
-    ("LlamaIndex", llamaindex, "What does a compiler do?"),
+    ("LlamaIndex", llamaindex, "What is a library?"),
 )
 
 
@@ -161,14 +161,19 @@ class ProgressLine:
         self.start_seconds = 0.0
         self._began = time.monotonic()
         self._shown = ""
+        self._is_fetching = False
         self._is_terminal = sys.stderr.isatty()
 
     def __call__(self, progress: StartProgress) -> None:
         """Take one report."""
         if progress.stage == "fetching":
-            self.fetch_seconds = progress.elapsed_seconds
+            self._is_fetching = True
             self._show_fetching(progress)
-        elif progress.stage == "starting":
+            return
+        if self._is_fetching:
+            self._is_fetching = False
+            self.fetch_seconds = time.monotonic() - self._began
+        if progress.stage == "starting":
             self._show("starting the server ...")
         elif progress.stage == "loading":
             self._show("loading the model ...")
