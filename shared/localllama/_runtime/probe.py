@@ -15,7 +15,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RuntimeBrokenError
+from localllama.errors import RuntimeBrokenError
+
 from .environment import without_llama_variables
 from .exit_reason import exit_words, loader_fault
 from .runtime import Runtime

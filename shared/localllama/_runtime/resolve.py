@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigurationError, RuntimeBrokenError, RuntimeNotFoundError
+from localllama.errors import ConfigurationError, RuntimeBrokenError, RuntimeNotFoundError
+
 from .probe import supported_flags
 from .runtime import Runtime, RuntimeKind
 

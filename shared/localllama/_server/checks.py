@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ConfigurationError
-from ..settings import ServerSettings
+from localllama.errors import ConfigurationError
+from localllama.settings import ServerSettings
 
 __all__ = ["check_setting_files"]
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._runtime.environment import without_llama_variables
-from ..errors import ConfigurationError, RuntimeBrokenError, UnsupportedFeatureError
-from ..settings import LoraAdapter, ServerSettings, nearest_name_hint
-from ..types import ModelInfo
+from localllama._runtime.environment import without_llama_variables
+from localllama.errors import ConfigurationError, RuntimeBrokenError, UnsupportedFeatureError
+from localllama.settings import LoraAdapter, ServerSettings, nearest_name_hint
+from localllama.types import ModelInfo
 
 __all__ = ["child_environment", "redacted", "redacted_command", "server_arguments"]
 
@@ -58,6 +58,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "no_kv_unified": ("--no-kv-unified", "-no-kvu"),
     "no_context_shift": ("--no-context-shift",),
     "cors_origins": ("--cors-origins",),
+    "api_prefix": ("--api-prefix",),
     "jinja": ("--jinja",),
     "offline": ("--offline",),
 }
@@ -89,7 +90,7 @@ _REASONS_AGAINST: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 _ALLOWED_DEFAULTS = frozenset({"--spec-default"})
 _FORBIDDEN_VARIABLES = re.compile(
-    r"LLAMA_API_KEY|LLAMA_SERVER_.*|AIP_.*|XDG_CONFIG_HOME"
+    r"LLAMA_API_KEY|LLAMA_SERVER_.*|AIP_.*|XDG_CONFIG_HOME|APPDATA"
     r"|LLAMA_ARG_(?:NO_)?(?:HOST|PORT|API_KEY\w*|API_PREFIX|SSL_\w+|REUSE_PORT|STATIC_PATH|MODEL|MODEL_URL|DOCKER_REPO"
     r"|HF_\w+|MODELS_\w+|LOG_\w+|CORS_\w+|ALIAS)"
 )
@@ -200,6 +201,8 @@ def _add_listener(line: _Line, socket_path: str | None, port: int | None, api_ke
     else:
         raise ValueError("a server needs a socket, or a port and a key")
     line.prefer("cors_origins", "localhost")
+    # /etc/llama.cpp/config.ini cannot be shut out; a prefix set there would move even /health.
+    line.prefer("api_prefix", "")
 
 
 def _add_sizes(line: _Line, settings: ServerSettings, model: ModelInfo) -> None:
@@ -315,6 +318,8 @@ def child_environment(environ: Mapping[str, str], settings: ServerSettings, *, c
             raise ConfigurationError(f"env: {name} is not allowed: {_OURS}.", hint="Leave it out.")
     child = without_llama_variables(environ)
     child["XDG_CONFIG_HOME"] = config_directory
+    # On Windows it looks there instead.
+    child.update({name: config_directory for name in child if name.upper() == "APPDATA"})
     # A crash would otherwise run gdb, if there is one, and be held up by it.
     child["GGML_NO_BACKTRACE"] = "1"
     child.update(settings.env)

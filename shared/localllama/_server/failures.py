@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .._runtime.exit_reason import exit_words, loader_fault, signal_behind, signal_name
+from localllama._runtime.exit_reason import exit_words, loader_fault, signal_behind, signal_name
 
 __all__ = ["FailureKind", "StartFailure", "classify_start_failure"]
 

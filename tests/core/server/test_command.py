@@ -183,6 +183,7 @@ def test_the_environment_is_shut_out_but_for_what_the_machine_needs() -> None:
         "HUGGING_FACE_HUB_TOKEN": "t",
         "MTMD_BACKEND_DEVICE": "x",
         "XDG_CONFIG_HOME": "/home/ada/.config",
+        "AppData": "C:\\Users\\ada",
     }
     settings = ServerSettings(model="m", env={"CUDA_VISIBLE_DEVICES": "0", "GGML_CUDA_NO_PINNED": "1"})
     child = child_environment(environ, settings, config_directory="/s/config")
@@ -194,13 +195,21 @@ def test_the_environment_is_shut_out_but_for_what_the_machine_needs() -> None:
         "GGML_CUDA_NO_PINNED": "1",
         "GGML_NO_BACKTRACE": "1",
         "XDG_CONFIG_HOME": "/s/config",
+        "AppData": "/s/config",
     }
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("LLAMA_ARG_HOST", "LLAMA_ARG_PORT", "LLAMA_API_KEY", "LLAMA_ARG_API_PREFIX", "LLAMA_ARG_NO_MODEL", "AIP_MODE"),
+        *(
+            "LLAMA_ARG_HOST",
+            "LLAMA_ARG_PORT",
+            "LLAMA_API_KEY",
+            "LLAMA_ARG_API_PREFIX",
+            "LLAMA_ARG_NO_MODEL",
+            "AIP_MODE",
+        ),
         *("LLAMA_SERVER_ROUTER_PORT", "XDG_CONFIG_HOME", "LLAMA_ARG_LOG_FILE", "llama_arg_host"),
     ],
 )
