@@ -1,90 +1,170 @@
-"""Running a runtime's program directly, without the core's supervisor and client: for tests of the program itself."""
+"""A server that is nothing but a socket: it sends exactly the bytes of a script, cut, late, broken off or never.
+
+A script is a list of steps for one connection. It begins after the request has been read. When it ends, the connection is
+closed.
+
+    bytes          send them
+    a number       wait that many seconds, or less if the client leaves
+    RESET          close so that the client sees a reset
+    STALL          send nothing more until the client leaves
+"""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-import os
+import select
 import socket
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from support.waiting import wait_until
+from localllama.types import Endpoint
 
+from .waiting import wait_until
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a UNIX socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localllama", timeout=20)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
-        self.sock.connect(self._path)
+RESET: Final = "RESET"
+STALL: Final = "STALL"
+Step = bytes | float | str
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def ask(path: str, method: str, url: str, body: Any = None) -> tuple[int, Any]:
-    """One request; the status and the decoded JSON."""
-    connection = UnixConnection(path)
-    with contextlib.closing(connection):
-        connection.request(method, url, None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
+def chunk(data: bytes) -> bytes:
+    """Data as one chunk of a chunked body."""
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+END = chunk(b"")
+
+
+def answer(status: int, body: bytes, kind: str = "application/json") -> bytes:
+    """A whole response."""
+    return f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@dataclass
+class Received:
+    """One request, and how its connection went.
+
+    Attributes:
+        head: Request line and headers.
+        body: The body.
+        is_left: Whether the client closed the connection while the script was still running.
+    """
+
+    head: str
+    body: bytes
+    is_left: bool = False
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 @dataclass
 class RawServer:
-    """A running program and where it listens."""
+    """Where it listens and what it received."""
 
-    process: subprocess.Popen[bytes]
-    socket_path: str
-    log: Path
+    endpoint: Endpoint
+    received: list[Received] = field(default_factory=list)
+    scripts: list[Sequence[Step]] = field(default_factory=list)
 
-    def ask(self, method: str, url: str, body: Any = None) -> tuple[int, Any]:
-        return ask(self.socket_path, method, url, body)
-
-    def wait_until_ready(self) -> RawServer:
-        def is_ready() -> bool:
-            assert self.process.poll() is None, self.log.read_text(errors="replace")
-            try:
-                return self.ask("GET", "/health")[0] == 200
-            except OSError:
-                return False
-
-        wait_until(is_ready, seconds=30, what="readiness")
-        return self
+    def wait_until_left(self, index: int = 0) -> None:
+        """Wait until the client has closed that connection."""
+        wait_until(
+            lambda: len(self.received) > index and self.received[index].is_left, seconds=5, what="the client to leave"
+        )
 
 
 @contextlib.contextmanager
 def raw_server(
-    command: Sequence[str],
-    arguments: Sequence[str],
-    directory: Path,
-    *,
-    env: Mapping[str, str] | None = None,
-    stdin: int = subprocess.DEVNULL,
+    directory: Path, *scripts: Sequence[Step], api_key: str | None = None, backlog: int = 16, is_tcp: bool = False
 ) -> Iterator[RawServer]:
-    """Start `command` on a socket in `directory`, and kill it in the end."""
-    socket_path = str(directory / "raw.sock")
-    log = directory / "raw.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--host", socket_path, *arguments],
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=dict(os.environ if env is None else env),
-        )
+    """Serve one script for each connection, the last one for all further ones. Without scripts nothing is accepted."""
+    listener = socket.socket(socket.AF_INET if is_tcp else socket.AF_UNIX, socket.SOCK_STREAM)
+    if is_tcp:
+        listener.bind(("127.0.0.1", 0))
+        endpoint = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", api_key=api_key)
+    else:
+        path = directory / "s.sock"
+        listener.bind(str(path))
+        endpoint = Endpoint("http://localllama", socket_path=str(path), api_key=api_key)
+    listener.listen(backlog)
+    server = RawServer(endpoint, scripts=list(scripts))
+    is_over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def accept() -> None:
+        count = 0
+        while not is_over.is_set():
+            if select.select([listener], [], [], 0.02)[0]:
+                connection, _ = listener.accept()
+                script = server.scripts[min(count, len(server.scripts) - 1)]
+                count += 1
+                thread = threading.Thread(target=_serve, args=(connection, script, server, is_over), daemon=True)
+                threads.append(thread)
+                thread.start()
+
+    if scripts:
+        threads.append(threading.Thread(target=accept, daemon=True))
+        threads[0].start()
     try:
-        yield RawServer(process, socket_path, log)
+        yield server
     finally:
-        process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+        is_over.set()
+        for thread in threads:
+            thread.join(timeout=10)
+        listener.close()
+
+
+def _serve(connection: socket.socket, script: Sequence[Step], server: RawServer, is_over: threading.Event) -> None:
+    with connection, contextlib.suppress(ConnectionError):
+        request = _read_request(connection)
+        if request is None:
+            return
+        server.received.append(request)
+        for step in script:
+            if step == RESET:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            if isinstance(step, bytes):
+                try:
+                    connection.sendall(step)
+                except ConnectionError:
+                    request.is_left = True
+                    return
+            else:
+                seconds = 60.0 if isinstance(step, str) else step
+                if _has_left(connection, seconds, is_over):
+                    request.is_left = True
+                    return
+
+
+def _has_left(connection: socket.socket, seconds: float, is_over: threading.Event) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_over.is_set():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        if select.select([connection], [], [], min(left, 0.02))[0]:
+            return not connection.recv(1)
+    return False
+
+
+def _read_request(connection: socket.socket) -> Received | None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    text = head.decode()
+    lengths = [line.split(":")[1] for line in text.lower().split("\r\n") if line.startswith("content-length:")]
+    while len(body) < int(lengths[0] if lengths else 0):
+        body += connection.recv(65536)
+    return Received(text, body)

@@ -1,0 +1,139 @@
+"""However a caller leaves a stream, the server sees it at once and has its slot back."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.transports.conftest import CHAT
+from localllama import (
+    ClientClosedError,
+    LocalLlamaError,
+    TimeoutSettings,
+)
+from localllama._protocol.stream import ChatStreamParser
+from localllama._transports.http import AsyncHTTPTransport, HTTPTransport
+from support.golden_streams import ROLE, delta
+from support.raw_server import STALL, STREAM_HEAD, chunk, raw_server
+from support.waiting import wait_until
+
+HELLO = STREAM_HEAD + chunk(ROLE + delta(content="Hello"))
+NO_LIMITS = TimeoutSettings(connect_seconds=None, first_token_seconds=None, between_tokens_seconds=None)
+
+
+def test_a_closed_generator_leaves_at_once(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+        stream = HTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS)
+        assert next(stream).text == "Hello"
+        stream.close()
+        server.wait_until_left()
+
+
+def test_a_forgotten_generator_leaves_at_once(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+        stream = HTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS)
+        next(stream)
+        del stream
+        gc.collect()
+        server.wait_until_left()
+
+
+@pytest.mark.parametrize("head", [[HELLO], [STREAM_HEAD], []], ids=["token", "headers", "nothing"])
+def test_a_cancelled_task_leaves_at_once(tmp_path: Path, head: list[Any]) -> None:
+    with raw_server(tmp_path, [*head, STALL]) as server:
+
+        async def run() -> None:
+            transport = AsyncHTTPTransport(server.endpoint)
+
+            async def read() -> None:
+                async for _ in transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS):
+                    pass
+
+            task = asyncio.create_task(read())
+            await asyncio.to_thread(wait_until, lambda: server.received)
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(server.wait_until_left)
+
+        asyncio.run(run())
+
+
+def test_an_async_generator_that_is_closed_leaves_at_once(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+
+        async def run() -> None:
+            stream = AsyncHTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS)
+            assert (await anext(stream)).text == "Hello"
+            await stream.aclose()
+            await asyncio.to_thread(server.wait_until_left)
+
+        asyncio.run(run())
+
+
+def test_wait_for_around_a_stream(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+
+        async def run() -> None:
+            async for _ in AsyncHTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS):
+                pass
+
+        async def main() -> None:
+            await asyncio.wait_for(run(), 0.3)
+
+        with pytest.raises(asyncio.TimeoutError):
+            asyncio.run(main())
+        server.wait_until_left()
+
+
+@pytest.mark.parametrize("head", [[HELLO], [STREAM_HEAD], []], ids=["token", "headers", "nothing"])
+def test_close_ends_a_call_that_waits_in_another_thread(tmp_path: Path, head: list[Any]) -> None:
+    caught: list[LocalLlamaError] = []
+    with raw_server(tmp_path, [*head, STALL]) as server:
+        transport = HTTPTransport(server.endpoint)
+
+        def read() -> None:
+            try:
+                for _ in transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS):
+                    pass
+            except LocalLlamaError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        wait_until(lambda: server.received)
+        transport.close()
+        transport.close()
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+        server.wait_until_left()
+    assert isinstance(caught[0], ClientClosedError)
+    with pytest.raises(ClientClosedError):
+        transport.get_json("/x", NO_LIMITS)
+    with pytest.raises(ClientClosedError):
+        next(transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS))
+
+
+def test_aclose_ends_a_call_of_another_task(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+
+        async def run() -> None:
+            transport = AsyncHTTPTransport(server.endpoint)
+
+            async def read() -> None:
+                async for _ in transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS):
+                    pass
+
+            task = asyncio.create_task(read())
+            await asyncio.to_thread(wait_until, lambda: server.received)
+            await transport.aclose()
+            with pytest.raises(ClientClosedError):
+                await task
+
+        asyncio.run(run())
