@@ -190,7 +190,7 @@ def _starter(settings: ServerSettings) -> Any:
                     0.0,
                     fetched.done_bytes,
                     fetched.total_bytes,
-                    detail=f"{fetched.reference} ({fetched.source})",
+                    detail=f"{fetched.reference}, {fetched.source}",
                 )
             ),
         )
