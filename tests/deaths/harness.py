@@ -59,6 +59,7 @@ class Trial:
         model: The model for the last two.
         terminal: Path of a terminal that becomes the owner's.
         command: Another program than owner.py.
+        environment: More variables for it.
     """
 
     def __init__(
@@ -69,17 +70,17 @@ class Trial:
         model: Path | None = None,
         terminal: str = "",
         command: list[str] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.token = secrets.token_hex(8)
         # Not pytest's tmp_path: its length would not leave room for a socket's name.
         self.base = Path(tempfile.mkdtemp(prefix="lld-"))
-        environment = {k: v for k, v in os.environ.items() if k not in (TOKEN, "XDG_RUNTIME_DIR")}
-        environment |= {"DEATHS_TOKEN": self.token, "TMPDIR": str(self.base), "DEATHS_MODEL": str(model)}
-        self.environment = environment
+        variables = {k: v for k, v in os.environ.items() if k not in (TOKEN, "XDG_RUNTIME_DIR")}
+        variables |= {"DEATHS_TOKEN": self.token, "TMPDIR": str(self.base), "DEATHS_MODEL": str(model)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process: subprocess.Popen[str] = subprocess.Popen(
             command or [sys.executable, str(OWNER), scenario, mode, *([terminal] if terminal else [])],
-            env=environment,
+            env=variables | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -91,7 +92,7 @@ class Trial:
         self._listener.start()
         self.owner = ProcessIdentity.of(self._process.pid)
 
-    def __enter__(self) -> Trial:
+    def __enter__(self) -> Trial:  # noqa: PYI034 - typing has no Self in Python 3.10
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from deaths.harness import GONE_SECONDS, Trial, repeat
 from support.processes import ProcessIdentity
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from deaths.harness import GONE_SECONDS, Trial, repeat
 from support.waiting import wait_until
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from deaths.harness import Trial, repeat
 from support.processes import ProcessIdentity
 

@@ -165,6 +165,8 @@ def _worker(is_ended: bool) -> None:
 
 def from_multiprocessing(method: str, *, is_ended: bool) -> Callable[[], None]:
     def scenario() -> None:
+        # The fork server and the resource tracker must not be taken for servers.
+        del os.environ["LOCALLLAMA_TEST_TOKEN"]
         process = multiprocessing.get_context(method).Process(target=_worker, args=(is_ended,))
         process.start()
         process.join()
@@ -199,7 +201,7 @@ def with_c_forked_child() -> None:
 
 def with_inheriting_child() -> None:
     ready_in_main()
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
         with contextlib.suppress(OSError):
             if int(name) > 2:
                 os.set_inheritable(int(name), True)
