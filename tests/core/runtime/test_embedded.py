@@ -19,7 +19,7 @@ from localllama._runtime.runtime import Runtime
 from localllama._server.command import child_environment, server_arguments
 from localllama.settings import ServerSettings
 from localllama.types import ModelInfo
-from support.raw_server import RawServer, UnixConnection, raw_server
+from support.program_server import ProgramServer, UnixConnection, program_server
 
 QUESTION = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 # With --context-shift, else the window ends it after some milliseconds.
@@ -40,7 +40,7 @@ def _command_with_library(runtime: Runtime, directory: Path) -> list[str]:
     return [*runtime.command[: runtime.command.index("--library") + 1], str(directory)]
 
 
-def _begin_endless_stream(server: RawServer) -> UnixConnection:
+def _begin_endless_stream(server: ProgramServer) -> UnixConnection:
     connection = UnixConnection(server.socket_path)
     connection.request("POST", "/v1/chat/completions", json.dumps(ENDLESS))
     assert connection.getresponse().readline().startswith(b"data: ")
@@ -49,7 +49,7 @@ def _begin_endless_stream(server: RawServer) -> UnixConnection:
 
 
 def test_serves_what_it_was_told(runtime: Runtime, micro_model: Path, short_path: Path) -> None:
-    with raw_server(runtime.command, _arguments(micro_model, "-a", "tiny"), short_path) as server:
+    with program_server(runtime.command, _arguments(micro_model, "-a", "tiny"), short_path) as server:
         server.wait_until_ready()
         status, props = server.ask("GET", "/props")
         assert status == 200
@@ -69,12 +69,12 @@ def test_every_slot_has_the_whole_window(runtime: Runtime, micro_model: Path, sh
     arguments = server_arguments(
         settings,
         model,
-        socket_path=str(short_path / "raw.sock"),
+        socket_path=str(short_path / "program.sock"),
         port=None,
         api_key_file=None,
         flags=supported_flags(runtime),
     )
-    with raw_server(runtime.command, arguments, short_path) as server:
+    with program_server(runtime.command, arguments, short_path) as server:
         server.wait_until_ready()
         assert [slot["n_ctx"] for slot in server.ask("GET", "/slots")[1]] == [768] * 3
 
@@ -105,12 +105,12 @@ def test_accepts_every_flag_that_settings_can_ask_for(runtime: Runtime, micro_mo
     arguments = server_arguments(
         settings,
         model,
-        socket_path=str(short_path / "raw.sock"),
+        socket_path=str(short_path / "program.sock"),
         port=None,
         api_key_file=None,
         flags=supported_flags(runtime),
     )
-    with raw_server(runtime.command, arguments, short_path) as server:
+    with program_server(runtime.command, arguments, short_path) as server:
         server.wait_until_ready()
         props = server.ask("GET", "/props")[1]
         assert props["default_generation_settings"]["params"]["top_k"] == 7
@@ -148,7 +148,7 @@ def test_a_hostile_environment_changes_nothing(
     if runtime.kind == "embedded":
         # Nothing there parses LLAMA_ARG_* or the file, so it does not even matter whether they reach it. AIP_* does.
         env = {name: value for name, value in hostile.items() if name != "AIP_MODE"}
-    with raw_server(runtime.command, _arguments(micro_model), short_path, env=env) as server:
+    with program_server(runtime.command, _arguments(micro_model), short_path, env=env) as server:
         server.wait_until_ready()
         status, answer = server.ask("POST", "/v1/chat/completions", QUESTION)
         assert (status, answer["usage"]["completion_tokens"]) == (200, 5)
@@ -160,7 +160,7 @@ def test_a_hostile_environment_changes_nothing(
 def test_nobody_else_can_open_the_socket(embedded: Runtime, micro_model: Path, short_path: Path) -> None:
     before = os.umask(0)
     try:
-        with raw_server(embedded.command, _arguments(micro_model), short_path) as server:
+        with program_server(embedded.command, _arguments(micro_model), short_path) as server:
             server.wait_until_ready()
             assert stat.S_IMODE(Path(server.socket_path).stat().st_mode) & 0o077 == 0
     finally:
@@ -169,7 +169,7 @@ def test_nobody_else_can_open_the_socket(embedded: Runtime, micro_model: Path, s
 
 def test_ends_when_its_owner_closes_the_lifeline(embedded: Runtime, micro_model: Path, short_path: Path) -> None:
     arguments = _arguments(micro_model, "--context-shift")
-    with raw_server(embedded.command, arguments, short_path, stdin=subprocess.PIPE) as server:
+    with program_server(embedded.command, arguments, short_path, stdin=subprocess.PIPE) as server:
         server.wait_until_ready()
         connection = _begin_endless_stream(server)
         assert server.process.stdin is not None
@@ -181,7 +181,7 @@ def test_ends_when_its_owner_closes_the_lifeline(embedded: Runtime, micro_model:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the supervisor alone watches over the load")
 def test_ends_while_it_loads_when_the_lifeline_closes(embedded: Runtime, smollm2_model: Path, short_path: Path) -> None:
     # SmolLM2 takes some 0.2 s to load, with the GIL held all the while.
-    with raw_server(embedded.command, _arguments(smollm2_model), short_path, stdin=subprocess.PIPE) as server:
+    with program_server(embedded.command, _arguments(smollm2_model), short_path, stdin=subprocess.PIPE) as server:
         while "loading model" not in server.log.read_text(errors="replace"):
             assert server.process.poll() is None
             time.sleep(0.001)
@@ -193,7 +193,7 @@ def test_ends_while_it_loads_when_the_lifeline_closes(embedded: Runtime, smollm2
 
 def test_stays_without_a_lifeline(embedded: Runtime, micro_model: Path, short_path: Path) -> None:
     # /dev/null is at its end from the first read on.
-    with raw_server(embedded.command, _arguments(micro_model), short_path) as server:
+    with program_server(embedded.command, _arguments(micro_model), short_path) as server:
         server.wait_until_ready()
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(timeout=0.3)
@@ -203,7 +203,7 @@ def test_stays_without_a_lifeline(embedded: Runtime, micro_model: Path, short_pa
 def test_a_signal_ends_it_with_a_request_in_flight(
     embedded: Runtime, micro_model: Path, short_path: Path, number: signal.Signals
 ) -> None:
-    with raw_server(embedded.command, _arguments(micro_model, "--context-shift"), short_path) as server:
+    with program_server(embedded.command, _arguments(micro_model, "--context-shift"), short_path) as server:
         server.wait_until_ready()
         connection = _begin_endless_stream(server)
         server.process.send_signal(number)
