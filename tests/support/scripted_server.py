@@ -95,7 +95,7 @@ def scripted_server() -> Iterator[ScriptedServer]:
     requests = type("Requests", (_Requests,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), requests)
     server.daemon_threads = True
-    script = requests.script = ScriptedServer(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
+    script = requests.script = ScriptedServer(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
