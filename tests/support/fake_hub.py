@@ -67,8 +67,8 @@ class _Hub(BaseHTTPRequestHandler):
 def fake_hub(repositories: Mapping[str, Mapping[str, bytes]]) -> Iterator[str]:
     """Serve `repositories` (name -> file name -> content); yields the endpoint. `GATED` answers 403 to everything."""
 
-    handler = type("Hub", (_Hub,), {"repositories": repositories})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    hub_class = type("Hub", (_Hub,), {"repositories": repositories})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), hub_class)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

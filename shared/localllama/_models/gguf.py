@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from .foreign_files import PROBE_BYTES, describe_foreign_file
 from .gguf_reading import MAGIC, GGUFArray, GGUFDamage, RawHeader, read_raw_header
 from .gguf_tables import FILE_TYPES, TENSOR_TYPES
 from .memo import FileMemo
+from .splits import split_parts, split_position
 
 __all__ = ["GGUFHeader", "model_fingerprint", "model_info", "read_gguf_header"]
 
@@ -32,7 +32,6 @@ FALLBACK_N_CTX = 4096
 """The context window where neither the caller nor the header names one, in tokens."""
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"
-_SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
 _GUESSED_FILE_TYPE = 1024
 _SAMPLE_BYTES = 1 << 16
 _NOT_MODELS = {
@@ -210,19 +209,15 @@ def _read_error(path: str, error: OSError) -> ModelError:
 
 
 def _part_paths(path: str) -> tuple[str, ...]:
-    match = _SPLIT_NAME.match(path)
-    if match is None or int(match["count"]) <= 1:
-        return (path,)
-    count = int(match["count"])
-    suffix = path[match.end("count") :]
-    names = tuple(f"{match['stem']}-{number:05d}-of-{count:05d}{suffix}" for number in range(1, count + 1))
-    if int(match["number"]) != 1:
+    number, count = split_position(path)
+    names = split_parts(path)
+    if number != 1:
         raise ConfigurationError(
-            f"{path!r} is part {int(match['number'])} of {count} of a split model.",
-            hint=f"Give the first: {names[0]!r}.",
+            f"{path!r} is part {number} of {count} of a split model.", hint=f"Give the first: {names[0]!r}."
         )
-    file_key(path)  # where the first part itself is missing, that is the better message
-    missing = [os.path.basename(name) for name in names if not os.path.exists(name)]  # noqa: PTH110, PTH119
+    if count > 1:
+        file_key(path)  # where the first part itself is missing, that is the better message
+    missing = [Path(name).name for name in names[1:] if not Path(name).exists()]
     if missing:
         raise ModelNotFoundError(
             f"{path!r} is the first of {count} parts; {len(missing)} of them are missing: {', '.join(missing[:5])}.",
@@ -313,8 +308,8 @@ def _quantization(headers: list[RawHeader]) -> str | None:
             elements[tensor.type] += tensor.n_elements
     if not elements:
         return None
-    commonest = elements.most_common(1)[0][0]
-    return TENSOR_TYPES[commonest][0] if commonest in TENSOR_TYPES else None
+    dominant = elements.most_common(1)[0][0]
+    return TENSOR_TYPES[dominant][0] if dominant in TENSOR_TYPES else None
 
 
 def _fingerprint(parts: tuple[str, ...]) -> str:

@@ -16,12 +16,12 @@ from localllama.errors import MissingDependencyError, ModelNotFoundError
 
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
+from .splits import split_parts, split_position
 
-__all__ = ["choose_file", "fetch_hub_model", "locate_hub_model", "split_parts"]
+__all__ = ["choose_file", "fetch_hub_model", "locate_hub_model"]
 
 _DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")
 _NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _MOST_NAMES = 12
 _HTTP_LIBRARIES = ("hf_xet", "httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3")
 _NETWORK_HINT = "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give the path of a GGUF file."
@@ -43,21 +43,11 @@ def choose_file(files: Sequence[str], quantization: str | None) -> str | None:
     return models[0] if models and not quantization else None
 
 
-def split_parts(name: str) -> tuple[str, ...]:
-    """All files of a model, given the first."""
-    match = _SPLIT.fullmatch(name)
-    if match is None:
-        return (name,)
-    count = int(match["count"])
-    return tuple(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1))
-
-
 def _is_model(name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
     if not base.lower().endswith(".gguf") or any(word in base for word in _NOT_MODELS):
         return False
-    match = _SPLIT.fullmatch(name)
-    return match is None or int(match["number"]) == 1
+    return split_position(name)[0] == 1
 
 
 def locate_hub_model(reference: ModelReference) -> Path | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localllama._models.hub import choose_file, split_parts
+from localllama._models.hub import choose_file
+from localllama._models.splits import split_parts, split_position
 from localllama._models.store import locate_model
 from support.fake_hub import COMMIT, fake_hub
 from support.gguf_bytes import small_model, string
@@ -48,6 +49,8 @@ def test_the_file_that_llama_cpp_would_take(files: list[str], quantization: str 
 def test_a_split_model_is_all_its_parts() -> None:
     assert split_parts("Q8/m-00001-of-00002.gguf") == ("Q8/m-00001-of-00002.gguf", "Q8/m-00002-of-00002.gguf")
     assert split_parts("m.gguf") == ("m.gguf",)
+    assert split_position("Q8/m-00002-of-00012.gguf") == (2, 12)
+    assert split_position("m-00001-of-00001.gguf") == (1, 1)
 
 
 # The library reads its settings once, at import, so each case runs in a process of its own.
