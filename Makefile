@@ -21,7 +21,7 @@ demo: setup  ## Answer a question through LangChain and through LlamaIndex (MODE
 
 test: setup-dev  ## Run the whole suite (PYTEST_ARGS='-k name' for a part of it)
 ifeq ($(PYTEST_ARGS),)
-	@$(RUN) -m pytest -n $(WORKERS) -m 'not deaths'
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not deaths'
 	@$(RUN) -m pytest -m deaths
 else
 	@$(RUN) -m pytest $(PYTEST_ARGS)

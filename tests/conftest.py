@@ -17,6 +17,14 @@ from support.waiting import wait_until
 _FOREIGN_PREFIXES = ("LLAMA_", "LOCALLLAMA_", "GGML_", "LANGCHAIN_", "LANGSMITH_", "LC_")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all tests of SmolLM2 to one worker of pytest-xdist: two such servers at once wait for each other's threads."""
+    for item in items:
+        if "smollm2_model" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.smollm2)
+            item.add_marker(pytest.mark.xdist_group("smollm2"))
+
+
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the shell that runs the tests may change what they see."""
