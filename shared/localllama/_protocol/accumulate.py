@@ -41,6 +41,11 @@ class ChoiceAccumulator:
         """Whether text, thinking or a tool call came."""
         return bool(self._text or self._reasoning or self._calls)
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether a tool call came."""
+        return bool(self._calls)
+
     def add_text(self, text: str) -> str:
         """Add a piece of the answer; returns it."""
         if text:
@@ -65,6 +70,17 @@ class ChoiceAccumulator:
         neither id nor name.
         """
         return tuple(self._add_fragment(as_object(item, "delta.tool_calls[]"), make_id) for item in fragments)
+
+    def add_deltas(self, deltas: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
+        """Add regular deltas; returns them."""
+        for delta in deltas:
+            call = self._calls.get(delta.index)
+            if call is None:
+                call = self._calls[delta.index] = _GrowingCall(delta.id or "")
+            call.name = call.name or delta.name or ""
+            if delta.arguments:
+                call.arguments.append(delta.arguments)
+        return deltas
 
     def _add_fragment(self, obj: dict[str, Any], make_id: Callable[[], str]) -> ToolCallDelta:
         function = as_object(obj.get("function"), "delta.tool_calls[].function")

@@ -20,10 +20,10 @@ import random
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from localllama.errors import LocalLlamaError, MalformedResponseError, StreamInterruptedError
-from localllama.types import ChatChunk, ChatResult, FinishReason, Timings, Usage
+from localllama.types import ChatChunk, ChatResult, FinishReason, Timings, ToolCallDelta, Usage
 
 from .accumulate import ChoiceAccumulator
 from .failures import error_from_object
@@ -40,7 +40,7 @@ from .wire import (
     usage_from_timings,
 )
 
-__all__ = ["ChatStreamParser", "CompletionStreamParser", "StreamParser", "make_tool_call_id"]
+__all__ = ["ChatStreamParser", "CompletionStreamParser", "StreamParser", "TextReader", "make_tool_call_id"]
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -181,6 +181,14 @@ class StreamParser(ABC):
         self._fingerprint = as_text(obj.get("system_fingerprint"), "system_fingerprint") or self._fingerprint
 
 
+class TextReader(Protocol):
+    """Reads the text of a choice that holds more than the answer: an envelope, or calls that leaked into it."""
+
+    def feed(self, text: str, *, is_last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
+        """Take the next piece; returns the next piece of the answer and the next fragments of calls."""
+        ...
+
+
 class ChatStreamParser(StreamParser):
     """Parses the stream of `/v1/chat/completions`.
 
@@ -189,6 +197,7 @@ class ChatStreamParser(StreamParser):
 
     Args:
         make_id: Makes the id of a tool call that came without one.
+        new_reader: Makes what reads the text of each choice, where it is an envelope and not the answer itself.
         limit_bytes: Most bytes of one event.
     """
 
@@ -196,10 +205,13 @@ class ChatStreamParser(StreamParser):
         self,
         *,
         make_id: Callable[[], str] = make_tool_call_id,
+        new_reader: Callable[[], TextReader] | None = None,
         limit_bytes: int = DEFAULT_EVENT_LIMIT_BYTES,
     ) -> None:
         super().__init__(limit_bytes=limit_bytes)
         self._make_id = make_id
+        self._new_reader = new_reader
+        self._readers: dict[int, TextReader] = {}
 
     def _take_event(self, event: ServerSentEvent) -> list[ChatChunk]:
         if event.data.strip() == "[DONE]":
@@ -226,11 +238,15 @@ class ChatStreamParser(StreamParser):
             raise MalformedResponseError("choices[].index of an event is not a number")
         choice = self._choice(index)
         delta = as_object(obj.get("delta"), "delta")
-        text = choice.add_text(as_text(delta.get("content"), "delta.content"))
         reasoning = choice.add_reasoning(as_text(delta.get("reasoning_content"), "delta.reasoning_content"))
         calls = choice.add_tool_calls(as_list(delta.get("tool_calls"), "delta.tool_calls"), self._make_id)
         logprobs = choice.add_logprobs(parse_logprobs(obj.get("logprobs")))
         finish = _finish_reason(obj.get("finish_reason"))
+        text, read_calls = self._read(index, as_text(delta.get("content"), "delta.content"), is_last=finish is not None)
+        choice.add_text(text)
+        calls += choice.add_deltas(read_calls)
+        if finish == "stop" and choice.has_calls:
+            finish = "tool_calls"
         if finish is not None:
             choice.finish_reason = finish
         if not (text or reasoning or calls or logprobs or finish):
@@ -238,6 +254,14 @@ class ChatStreamParser(StreamParser):
         return self._chunk(
             text=text, reasoning=reasoning, tool_calls=calls, index=index, finish_reason=finish, logprobs=logprobs
         )
+
+    def _read(self, index: int, text: str, *, is_last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
+        if self._new_reader is None:
+            return text, ()
+        reader = self._readers.get(index)
+        if reader is None:
+            reader = self._readers[index] = self._new_reader()
+        return reader.feed(text, is_last=is_last)
 
     def _is_finished(self) -> bool:
         return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())

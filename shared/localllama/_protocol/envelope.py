@@ -1,0 +1,173 @@
+"""Envelopes: JSON shapes that a grammar forces the model into, and what is read back from them.
+
+llama-server's own `tool_choice: "required"` lets text through, a named choice is ignored, and templates without tools drop
+them in silence. A JSON Schema of the answer holds on every template. So a call that must happen is asked for as
+
+    {"name": "<one of the tools>", "arguments": {...}}                    one call
+    [{"name": ..., "arguments": ...}, ...]                                several calls, where they were allowed
+
+and where the model is free, one more branch lets it answer in words, or with the object that the user asked for:
+
+    {"answer": "..."}      its string is shown as text while it is written
+    {"result": {...}}      its JSON text is the answer's text
+
+The key of the arguments is the one that the model's template was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from localllama.types import ToolCallDelta, ToolSpec
+
+from .json_pieces import JSONPieceReader, RawPiece, StringPiece, ValueEnd
+from .stream import make_tool_call_id
+
+__all__ = ["ANSWER_KEY", "RESULT_KEY", "Envelope", "EnvelopeReader", "arguments_key"]
+
+ANSWER_KEY = "answer"
+RESULT_KEY = "result"
+_NAME_KEY = "name"
+_MAX_PARALLEL_CALLS = 8
+_MAX_ANSWER_CHARACTERS = 2000  # llama.cpp's own limit of a counted repetition; a longer one would be unbounded
+
+
+def arguments_key(chat_template: str) -> str:
+    """What the template's model calls the arguments: "parameters" for the Llama 3 family, "arguments" for all others."""
+    is_llama_3 = '"parameters": dictionary of argument' in chat_template
+    return "parameters" if is_llama_3 else "arguments"
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What one answer may be.
+
+    Attributes:
+        tools: The tools that may be called; their `parameters` are prepared for the server already.
+        is_parallel: Whether several calls may be made at once.
+        has_answer: Whether words are an answer too.
+        result_schema: Schema of the object that may be given instead of a call, prepared for the server already.
+        arguments_key: The key of the arguments.
+    """
+
+    tools: tuple[ToolSpec, ...]
+    is_parallel: bool = False
+    has_answer: bool = False
+    result_schema: Mapping[str, Any] | None = None
+    arguments_key: str = "arguments"
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the envelope; `$defs` of the tools' schemas are moved to its root under names of their own."""
+        definitions: dict[str, Any] = {}
+        calls = [self._call_schema(index, tool, definitions) for index, tool in enumerate(self.tools)]
+        one_call: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        branches: list[dict[str, Any]] = []
+        if calls:
+            branches.append(
+                {"type": "array", "items": one_call, "minItems": 1, "maxItems": _MAX_PARALLEL_CALLS}
+                if self.is_parallel
+                else one_call
+            )
+        if self.result_schema is not None:
+            branches.append(_object({RESULT_KEY: _moved(self.result_schema, "result", definitions)}))
+        if self.has_answer:
+            branches.append(_object({ANSWER_KEY: {"type": "string", "maxLength": _MAX_ANSWER_CHARACTERS}}))
+        schema = branches[0] if len(branches) == 1 else {"anyOf": branches}
+        return {**schema, "$defs": definitions} if definitions else schema
+
+    def _call_schema(self, index: int, tool: ToolSpec, definitions: dict[str, Any]) -> dict[str, Any]:
+        arguments = _moved(tool.parameters, f"tool{index}", definitions)
+        return _object({_NAME_KEY: {"const": tool.name}, self.arguments_key: arguments})
+
+    def reader(self) -> EnvelopeReader:
+        """Reads one answer back."""
+        return EnvelopeReader(self.arguments_key)
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Mapping[str, Any], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its definitions moved to `definitions`, where those of other tools cannot hide them."""
+    names = {
+        f"#/{keyword}/{name}": f"#/$defs/{prefix}_{name}"
+        for keyword in ("$defs", "definitions")
+        for name in schema.get(keyword) or {}
+    }
+
+    def rewritten(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                key: names.get(item, item) if key == "$ref" and isinstance(item, str) else rewritten(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [rewritten(item) for item in value]
+        return value
+
+    for keyword in ("$defs", "definitions"):
+        for name, definition in (schema.get(keyword) or {}).items():
+            definitions[f"{prefix}_{name}"] = rewritten(definition)
+    return {key: rewritten(value) for key, value in schema.items() if key not in ("$defs", "definitions")}
+
+
+class EnvelopeReader:
+    """Turns the text of an envelope, while it is generated, into text and tool-call fragments.
+
+    Attributes:
+        n_complete_calls: Calls whose arguments are complete.
+        is_complete: The envelope is closed.
+    """
+
+    def __init__(self, arguments_key: str) -> None:
+        self._arguments_key = arguments_key
+        self._pieces = JSONPieceReader(raw_keys={arguments_key, RESULT_KEY})
+        self._name = ""
+        self.n_complete_calls = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the envelope is closed."""
+        return self._pieces.is_complete
+
+    def feed(self, text: str, *, is_last: bool = False) -> tuple[str, tuple[ToolCallDelta, ...]]:  # noqa: ARG002
+        """Take the next piece of the envelope.
+
+        Args:
+            text: As it was generated.
+            is_last: Nothing more comes; an envelope knows its end by itself.
+
+        Returns:
+            The next piece of the answer's text, and the next fragments of calls. A call's first fragment has its id and
+            its whole name; its arguments follow in pieces.
+
+        Raises:
+            MalformedResponseError: This is not JSON, so the server did not decode under the grammar.
+        """
+        texts: list[str] = []
+        fragments: list[ToolCallDelta] = []
+        for piece in self._pieces.feed(text):
+            key = piece.path[-1] if piece.path else ""
+            index = piece.path[0] if piece.path and isinstance(piece.path[0], int) else 0
+            if (isinstance(piece, StringPiece) and key == ANSWER_KEY) or (
+                isinstance(piece, RawPiece) and key == RESULT_KEY
+            ):
+                texts.append(piece.text)
+            elif isinstance(piece, StringPiece) and key == _NAME_KEY:
+                self._name += piece.text
+            elif isinstance(piece, RawPiece) and key == self._arguments_key:
+                fragments.append(ToolCallDelta(index=index, arguments=piece.text))
+            elif isinstance(piece, ValueEnd) and key == _NAME_KEY:
+                fragments.append(ToolCallDelta(index=index, id=make_tool_call_id(), name=self._name))
+                self._name = ""
+            elif isinstance(piece, ValueEnd) and key == self._arguments_key:
+                self.n_complete_calls += 1
+        return "".join(texts), tuple(fragments)
