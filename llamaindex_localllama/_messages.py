@@ -110,9 +110,15 @@ def _tool_calls(message: ChatMessage, role: Role, position: int) -> tuple[ToolCa
 
 def _legacy_call(call: Any) -> tuple[str | None, str, Any]:
     # Before ToolCallBlock, integrations kept the calls of their SDK here: objects, or dicts of the same shape.
-    call = call.model_dump() if hasattr(call, "model_dump") else call
-    function = call.get("function") or call
-    return call.get("id"), function["name"], function.get("arguments") or "{}"
+    try:
+        call = call.model_dump() if hasattr(call, "model_dump") else call
+        function = call["function"]
+        return call.get("id"), function["name"], function.get("arguments") or "{}"
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedFeatureError(
+            f'additional_kwargs["tool_calls"] of a message holds a {type(call).__name__} in no known form',
+            hint="Use a ToolCallBlock, or the form of the OpenAI API.",
+        ) from error
 
 
 def _reasoning(message: ChatMessage, role: Role) -> str | None:

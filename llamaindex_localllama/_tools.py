@@ -38,7 +38,7 @@ def take_request_fields(arguments: dict[str, Any]) -> dict[str, Any]:
         "parallel_tool_calls": arguments.pop("parallel_tool_calls", None),
         "response_format": arguments.pop("response_format", None),
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return {name: value for name, value in fields.items() if value not in (None, ())}
 
 
 def _tool_spec(tool: Any) -> ToolSpec:

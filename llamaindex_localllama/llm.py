@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -30,6 +30,7 @@ from localllama import (
     ChatChunk,
     ChatRequest,
     ChatStream,
+    ConfigurationError,
     LocalLlamaClient,
     SamplingOptions,
     SamplingSettings,
@@ -45,8 +46,6 @@ from ._tokenizer import Tokenizer
 from ._tools import take_request_fields, to_call_arguments, to_tool_selections, with_first_call_only
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from llama_index.core.tools.types import BaseTool
     from typing_extensions import Self
 
@@ -59,13 +58,6 @@ _MAX_RESERVED_OUTPUT = 1024
 
 _CLIENT_FIELDS = frozenset({*ServerOptions.model_fields, "max_retries"})
 _OPTION_FIELDS = frozenset({*_CLIENT_FIELDS, *SamplingOptions.model_fields, "timeout", "additional_kwargs"})
-
-
-class _Options(NamedTuple):
-    """The settings of one call, as both clients take them."""
-
-    sampling: SamplingSettings
-    timeouts: TimeoutSettings
 
 
 class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
@@ -92,7 +84,7 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         ConfigurationError: An unknown argument, or a value out of range. It is a `ValueError`.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
     timeout: float | TimeoutSettings | None = None
     max_retries: int = Field(default=2, ge=0)
@@ -131,7 +123,7 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         """
         info = self._client.model_info()
         window = info.n_ctx if info else self.n_ctx or DEFAULT_CONTEXT_WINDOW
-        max_tokens = self._options({}).sampling.max_tokens
+        max_tokens = self._split({})[1]["sampling"].max_tokens
         # PromptHelper takes this off the window: what is left must hold a prompt.
         wanted = max_tokens if max_tokens is not None and max_tokens > 0 else min(_MAX_RESERVED_OUTPUT, window // 4)
         return LLMMetadata(
@@ -149,28 +141,43 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         return Tokenizer(self._client)
 
     def _connect(self) -> None:
-        self._options({})
+        self._split({})  # refuses wrong options
         settings = ServerSettings.build({name: getattr(self, name) for name in ServerOptions.model_fields})
         self._client = LocalLlamaClient(settings, max_retries=self.max_retries)
         self._async_client = AsyncLocalLlamaClient(settings, max_retries=self.max_retries)
 
-    def _options(self, arguments: Mapping[str, Any]) -> _Options:
+    def _split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments of one call, over the object's own: those of its `ChatRequest`, those of the client's method."""
         given = {**self.additional_kwargs, **arguments}
-        take_request_fields(given)
+        request_fields = take_request_fields(given)
         timeout = given.pop("timeout", None)
-        fields = {name: getattr(self, name) for name in SamplingOptions.model_fields}
-        return _Options(
-            sampling=SamplingSettings.build(fields).merged(given),
-            timeouts=TimeoutSettings.of(self.timeout if timeout is None else timeout),
-        )
+        own = {name: getattr(self, name) for name in SamplingOptions.model_fields}
+        return request_fields, {
+            "sampling": SamplingSettings.build(own).merged(given),
+            "timeouts": TimeoutSettings.of(self.timeout if timeout is None else timeout),
+        }
 
-    def _request(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> ChatRequest:
-        return ChatRequest(to_messages(messages), **take_request_fields({**self.additional_kwargs, **arguments}))
+    def _call(
+        self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]
+    ) -> tuple[ChatRequest, dict[str, Any]]:
+        request_fields, options = self._split(arguments)
+        return ChatRequest(to_messages(messages), **request_fields), options
 
-    async def _arequest(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> ChatRequest:
+    async def _acall(
+        self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]
+    ) -> tuple[ChatRequest, dict[str, Any]]:
         if needs_reading(messages):
-            return await asyncio.to_thread(self._request, messages, arguments)
-        return self._request(messages, arguments)
+            return await asyncio.to_thread(self._call, messages, arguments)
+        return self._call(messages, arguments)
+
+    def _formatted_call(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        request_fields, options = self._split(arguments)
+        if request_fields:
+            raise ConfigurationError(
+                f"formatted=True sends the prompt as it is, so {', '.join(request_fields)} cannot be added to it",
+                hint="Leave formatted=True out.",
+            )
+        return options
 
     # Chat
 
@@ -185,8 +192,8 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         Raises:
             LocalLlamaError: Whatever fails; see `localllama.errors`.
         """
-        request = self._request(messages, kwargs)
-        return to_chat_response(self._client.chat(request, **self._options(kwargs)._asdict()))
+        request, options = self._call(messages, kwargs)
+        return to_chat_response(self._client.chat(request, **options))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -194,21 +201,21 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
 
         Closing the generator frees the server for the next call.
         """
-        request = self._request(messages, kwargs)
-        open_stream = partial(self._client.stream_chat, request, **self._options(kwargs)._asdict())
+        request, options = self._call(messages, kwargs)
+        open_stream = partial(self._client.stream_chat, request, **options)
         return _stream(open_stream, StreamedAnswer().chat_response)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`chat`, without blocking the event loop."""
-        request = await self._arequest(messages, kwargs)
-        return to_chat_response(await self._async_client.chat(request, **self._options(kwargs)._asdict()))
+        request, options = await self._acall(messages, kwargs)
+        return to_chat_response(await self._async_client.chat(request, **options))
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """`stream_chat`, without blocking the event loop."""
-        request = await self._arequest(messages, kwargs)
-        open_stream = partial(self._async_client.stream_chat, request, **self._options(kwargs)._asdict())
+        request, options = await self._acall(messages, kwargs)
+        open_stream = partial(self._async_client.stream_chat, request, **options)
         return _astream(open_stream, StreamedAnswer().chat_response)
 
     # Complete: a chat of one user message, or a prompt that the caller has put into the model's format already
@@ -225,38 +232,36 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         Raises:
             LocalLlamaError: Whatever fails; see `localllama.errors`.
         """
-        options = self._options(kwargs)._asdict()
         if formatted:
-            return to_completion_response(self._client.complete(prompt, **options))
-        return to_completion_response(self._client.chat(self._request(_one_message(prompt), kwargs), **options))
+            return to_completion_response(self._client.complete(prompt, **self._formatted_call(kwargs)))
+        request, options = self._call(_one_message(prompt), kwargs)
+        return to_completion_response(self._client.chat(request, **options))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """`complete` in pieces, each with all that came before it."""
-        options = self._options(kwargs)._asdict()
         if formatted:
-            open_stream = partial(self._client.stream_complete, prompt, **options)
+            open_stream = partial(self._client.stream_complete, prompt, **self._formatted_call(kwargs))
         else:
-            open_stream = partial(self._client.stream_chat, self._request(_one_message(prompt), kwargs), **options)
+            request, options = self._call(_one_message(prompt), kwargs)
+            open_stream = partial(self._client.stream_chat, request, **options)
         return _stream(open_stream, StreamedAnswer().completion_response)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """`complete`, without blocking the event loop."""
-        options = self._options(kwargs)._asdict()
         if formatted:
-            return to_completion_response(await self._async_client.complete(prompt, **options))
-        request = self._request(_one_message(prompt), kwargs)
+            return to_completion_response(await self._async_client.complete(prompt, **self._formatted_call(kwargs)))
+        request, options = self._call(_one_message(prompt), kwargs)
         return to_completion_response(await self._async_client.chat(request, **options))
 
     @llm_completion_callback()
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """`stream_complete`, without blocking the event loop."""
-        options = self._options(kwargs)._asdict()
         if formatted:
-            open_stream = partial(self._async_client.stream_complete, prompt, **options)
+            open_stream = partial(self._async_client.stream_complete, prompt, **self._formatted_call(kwargs))
         else:
-            request = self._request(_one_message(prompt), kwargs)
+            request, options = self._call(_one_message(prompt), kwargs)
             open_stream = partial(self._async_client.stream_chat, request, **options)
         return _astream(open_stream, StreamedAnswer().completion_response)
 
@@ -320,17 +325,13 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -234,6 +234,13 @@ class TestRequests:
 
         assert all(asyncio.run(both()))
 
+    @pytest.mark.parametrize("name", ["complete", "stream_complete"])
+    def test_a_formatted_prompt_takes_nothing_that_only_a_template_can_show(
+        self, scripted_llm: LocalLlama, name: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match="response_format"):
+            getattr(scripted_llm, name)("Once", formatted=True, response_format={"type": "json_object"})
+
     def test_a_system_prompt_is_added_where_llamaindex_adds_it(self, script: ScriptedServer) -> None:
         from llama_index.core import PromptTemplate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,11 @@ def test_a_wrong_assignment_is_refused_at_once() -> None:
 
 
 def test_a_timeout_is_the_whole_call_or_the_single_limits() -> None:
-    assert LocalLlama(**TYPED)._options({}).timeouts.total_seconds == 60
+    assert LocalLlama(**TYPED)._split({})[1]["timeouts"].total_seconds == 60
     limits = TimeoutSettings(first_token_seconds=5)
     llm = LocalLlama(**{**TYPED, "timeout": limits})
-    assert llm._options({}).timeouts == limits
-    assert llm._options({"timeout": 7}).timeouts == TimeoutSettings(total_seconds=7)
+    assert llm._split({})[1]["timeouts"] == limits
+    assert llm._split({"timeout": 7})[1]["timeouts"] == TimeoutSettings(total_seconds=7)
 
 
 class TestSecrets:
@@ -96,7 +97,7 @@ class TestSecrets:
         for arguments in ({"api_key": ["sk-key"]}, {"env": {"A": ["sk-key"]}}):
             with pytest.raises(ConfigurationError) as caught:
                 LocalLlama(base_url="http://127.0.0.1:9", **arguments)  # type: ignore[arg-type]
-            assert "sk-key" not in str(caught.value)
+            assert "sk-key" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_to_dict_and_back() -> None:

@@ -190,6 +190,12 @@ def test_tool_calls_of_the_old_place_dict_or_object() -> None:
     assert message.tool_calls == (ToolCall("c1", "add", '{"a": 1}'), ToolCall("c2", "sub", "{}"))
 
 
+@pytest.mark.parametrize("call", ["add", {"tool_name": "add"}, 7])
+def test_tool_calls_of_an_unknown_form_are_refused(call: object) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="tool_calls"):
+        converted(role="assistant", tool_calls=[call])
+
+
 def test_blocks_win_over_the_old_place_so_that_no_call_is_sent_twice() -> None:
     old = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     message = converted(ToolCallBlock(tool_call_id="c1", tool_name="add"), role="assistant", tool_calls=[old])
