@@ -84,7 +84,7 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
         ConfigurationError: An unknown argument, or a value out of range. It is a `ValueError`.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     timeout: float | TimeoutSettings | None = None
     max_retries: int = Field(default=2, ge=0)

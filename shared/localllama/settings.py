@@ -56,10 +56,8 @@ PathText = Annotated[str, BeforeValidator(_path_text), Field(min_length=1)]
 
 
 class _Settings(BaseModel):
-    # `protected_namespaces`: `model` is the field's own word here, not pydantic's.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), validate_default=True, hide_input_in_errors=True
-    )
+    # `hide_input_in_errors`: a traceback would show the wrong value of a key.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Any:
