@@ -38,12 +38,8 @@ _PARENTS: dict[type[core_errors.LocalLlamaError], type[langchain_errors.ModelErr
 
 def _with_both_parents(core: type[core_errors.LocalLlamaError]) -> type[core_errors.LocalLlamaError]:
     langchain = next(_PARENTS[base] for base in core.__mro__ if base in _PARENTS)
-    return type(
-        core.__name__,
-        (core, langchain),
-        # `__module__` and the globals below let pickle find the class again, as process pools need.
-        {"__module__": __name__, "__doc__": core.__doc__, "is_retryable": core.is_retryable},
-    )
+    # `__module__` and the globals below let pickle find the class again, as process pools need.
+    return type(core.__name__, (core, langchain), {"__module__": __name__, "__doc__": core.__doc__})
 
 
 _BOTH: dict[type[core_errors.LocalLlamaError], type[core_errors.LocalLlamaError]] = {

@@ -68,7 +68,7 @@ class LocalLlamaParameters(BaseChatModel, ServerOptions, SamplingOptions):
 
     def _server_settings(self, model: str | None = None) -> ServerSettings:
         """The server that the fields describe at this moment, for another model if one is named."""
-        values = {name: getattr(self, name) for name in ServerOptions.model_fields if name in self.model_fields_set}
+        values = {name: getattr(self, name) for name in ServerOptions.model_fields}
         values["model"] = model or self.model
         if self.base_url is None:
             # A standard parameter of LangChain's chat models, which code for any model passes to ours too. Our own

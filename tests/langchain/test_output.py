@@ -142,8 +142,8 @@ def test_what_shows_nothing_is_no_chunk_and_counts_stand_on_one() -> None:
 
 
 def test_timings_of_every_token_do_not_pile_up() -> None:
-    with_timings = tuple(ChatChunk(text="a", timings=TIMINGS) for _ in range(3))
-    message = added([chunk.message for chunk in shown((*with_timings, ChatChunk(usage=USAGE, timings=TIMINGS)))])
+    steps = [ChatChunk(text="a", timings=Timings(predicted_n=n, predicted_ms=n * 0.7)) for n in (1, 2)]
+    message = added([chunk.message for chunk in shown((*steps, ChatChunk(usage=USAGE, timings=TIMINGS)))])
     assert message.response_metadata["timings"]["predicted_n"] == 3
 
 
