@@ -49,14 +49,14 @@ def main(arguments: list[str]) -> int:
     if "--version" in arguments:
         sys.stderr.write(version_text(library_directory))
         return 0
-    disarm = watch_lifeline()
+    when_loaded = watch_lifeline()
     try:
         library = load_library(library_directory)
         params = flags.apply_arguments(library, arguments)
     except FlagError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return serve(library, params, disarm)
+    return serve(library, params, when_loaded)
 
 
 def split_library(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -75,6 +75,8 @@ def restore_default_signals() -> None:
 def watch_lifeline() -> Callable[[], None]:
     """End this process when standard input, if it is a pipe or a socket, reaches its end.
 
+    A terminal or /dev/null is no lifeline: the one is for people who run this by hand, the other is at its end at once.
+
     Returns:
         To be called once the model is loaded.
     """
@@ -84,8 +86,15 @@ def watch_lifeline() -> Callable[[], None]:
         return lambda: None
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         return lambda: None
+    if sys.platform == "linux":
+        return _signal_at_end_of_input()
+    # `xllamacpp.Server()` holds the GIL while it loads, so until then the supervisor alone is on watch here.
+    _start_watching_thread()
+    return lambda: None
+
+
+def _start_watching_thread() -> None:
     threading.Thread(target=_exit_at_end_of_input, name="lifeline", daemon=True).start()
-    return _signal_at_end_of_input()
 
 
 def _exit_at_end_of_input() -> NoReturn:
@@ -98,23 +107,27 @@ def _exit_at_end_of_input() -> NoReturn:
 
 
 def _signal_at_end_of_input() -> Callable[[], None]:
-    """Have the kernel end this process: `xllamacpp.Server()` holds the GIL while it loads, and no thread could.
+    """Have the kernel end this process while no thread can run (F_SETSIG), and a thread do so afterwards.
 
-    Linux only (F_SETSIG); elsewhere the supervisor alone watches over the load.
+    Not both at once: the kernel sends no signal for a socket on which a thread waits in read() already.
     """
-    if sys.platform != "linux":
-        return lambda: None
     import fcntl
+    import select
 
     flags_before = fcntl.fcntl(_STDIN, fcntl.F_GETFL)
     fcntl.fcntl(_STDIN, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(_STDIN, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(_STDIN, fcntl.F_SETFL, flags_before | os.O_ASYNC)
+    if select.select([_STDIN], [], [], 0)[0]:
+        # The end came before the signal was armed, and nobody writes.
+        os._exit(0)
 
-    def disarm() -> None:
+    def when_loaded() -> None:
+        # In this order no end is missed: the thread sees one that came before it, too.
         fcntl.fcntl(_STDIN, fcntl.F_SETFL, flags_before)
+        _start_watching_thread()
 
-    return disarm
+    return when_loaded
 
 
 def load_library(directory: str | None) -> Any:

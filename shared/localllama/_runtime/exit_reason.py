@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 
-__all__ = ["exit_words", "loader_fault", "signal_behind", "signal_name"]
+__all__ = ["exit_words", "fault_words", "loader_fault", "signal_behind", "signal_name"]
 
 _LOADER_FAULTS = (
     # glibc and musl
@@ -28,6 +28,11 @@ _WINDOWS_CODES = {
     0xC000007B: "it, or a DLL that it needs, was built for another processor",
     0xC000001D: "it was built for another processor (illegal instruction)",
     0xC0000005: "it crashed (access violation)",
+}
+_WORDS_OF_CODES = {
+    126: "it could not be executed",
+    127: "it, or a library that it needs, was not found",
+    **_WINDOWS_CODES,
 }
 _WORDS_OF_SIGNALS = {
     "SIGILL": "it was built for another processor (illegal instruction)",
@@ -71,13 +76,18 @@ def exit_words(exit_code: int | None, signal_number: int | None) -> str:
     """
     if signal_number is None:
         signal_number = signal_behind(exit_code)
+    words = fault_words(exit_code, signal_number)
+    because = f": {words}" if words else ""
     if signal_number is not None:
-        name = signal_name(signal_number)
-        words = _WORDS_OF_SIGNALS.get(name)
-        return f"was ended by {name}" + (f": {words}" if words else "")
+        return f"was ended by {signal_name(signal_number)}{because}"
     if exit_code is None:
         return "ended in an unknown way"
-    words = _WINDOWS_CODES.get(exit_code % 2**32)
-    return f"exited with code {exit_code if words is None else hex(exit_code % 2**32)}" + (
-        f": {words}" if words else ""
-    )
+    is_windows_code = exit_code % 2**32 in _WINDOWS_CODES
+    return f"exited with code {hex(exit_code % 2**32) if is_windows_code else exit_code}{because}"
+
+
+def fault_words(exit_code: int | None, signal_number: int | None) -> str | None:
+    """What a signal or an exit code of the system means, in words; None if it says nothing."""
+    if signal_number is not None:
+        return _WORDS_OF_SIGNALS.get(signal_name(signal_number))
+    return None if exit_code is None else _WORDS_OF_CODES.get(exit_code % 2**32)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from localllama._runtime.exit_reason import exit_words, loader_fault, signal_behind, signal_name
+from localllama._runtime.exit_reason import fault_words, loader_fault, signal_behind, signal_name
 
 __all__ = ["FailureKind", "StartFailure", "classify_start_failure"]
 
@@ -116,17 +116,17 @@ def classify_start_failure(exit_code: int | None, signal_number: int | None, log
     if fault is not None:
         return StartFailure("runtime", fault, _NEXT_RUNTIME)
     name = signal_name(signal_number) if signal_number is not None else ""
-    if name in _CANNOT_RUN_SIGNALS or (exit_code is not None and exit_code % 2**32 in _CANNOT_RUN_CODES):
-        return StartFailure("runtime", f"it {exit_words(exit_code, signal_number)}", _NEXT_RUNTIME)
+    words = fault_words(exit_code, signal_number)
+    if words and (name in _CANNOT_RUN_SIGNALS or (not name and (exit_code or 0) % 2**32 in _CANNOT_RUN_CODES)):
+        return StartFailure("runtime", words, _NEXT_RUNTIME)
     for kind, pattern, hint in _COMPILED:
         match = pattern.search(log_tail)
         if match:
             return StartFailure(kind, _sentence(match.group(0)), hint)
     if name == "SIGKILL":
         return StartFailure("resources", "it was killed, most likely because memory ran out", _SMALLER)
-    how = f"it {exit_words(exit_code, signal_number)}"
     said = _LAST_WORDS.findall(log_tail)
-    reason = f"{how}; it last said: {_sentence(said[-1])}" if said else f"{how} without a reason"
+    reason = f"it last said: {_sentence(said[-1])}" if said else words or "it gave no reason"
     return StartFailure("unknown", reason, "Run the command by hand to see more.")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from localllama._server.command import child_environment, server_arguments
 from localllama.settings import ServerSettings
 from localllama.types import ModelInfo
 from support.program_server import ProgramServer, UnixConnection, program_server
+from support.waiting import wait_until
 
 QUESTION = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 # With --context-shift, else the window ends it after some milliseconds.
@@ -167,26 +169,42 @@ def test_nobody_else_can_open_the_socket(embedded: Runtime, micro_model: Path, s
         os.umask(before)
 
 
-def test_ends_when_its_owner_closes_the_lifeline(embedded: Runtime, micro_model: Path, short_path: Path) -> None:
+@pytest.fixture(params=["socket", "pipe"])
+def lifeline(request: pytest.FixtureRequest) -> Iterator[tuple[int, Callable[[], None]]]:
+    """What the server gets as its standard input, and how its owner ends it."""
+    if request.param == "pipe":
+        theirs, ours = os.pipe()
+        end: Callable[[], None] = functools.partial(os.close, ours)
+    else:
+        our_socket, their_socket = socket.socketpair()
+        theirs = their_socket.detach()
+        end = functools.partial(our_socket.shutdown, socket.SHUT_RDWR)
+    yield theirs, end
+    os.close(theirs)
+
+
+def test_ends_when_its_owner_ends_the_lifeline(
+    embedded: Runtime, micro_model: Path, short_path: Path, lifeline: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, end = lifeline
     arguments = _arguments(micro_model, "--context-shift")
-    with program_server(embedded.command, arguments, short_path, stdin=subprocess.PIPE) as server:
+    with program_server(embedded.command, arguments, short_path, stdin=theirs) as server:
         server.wait_until_ready()
         connection = _begin_endless_stream(server)
-        assert server.process.stdin is not None
-        server.process.stdin.close()
+        end()
         assert server.process.wait(timeout=2) == 0
         connection.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the supervisor alone watches over the load")
-def test_ends_while_it_loads_when_the_lifeline_closes(embedded: Runtime, smollm2_model: Path, short_path: Path) -> None:
-    # SmolLM2 takes some 0.2 s to load, with the GIL held all the while.
-    with program_server(embedded.command, _arguments(smollm2_model), short_path, stdin=subprocess.PIPE) as server:
-        while "loading model" not in server.log.read_text(errors="replace"):
-            assert server.process.poll() is None
-            time.sleep(0.001)
-        assert server.process.stdin is not None
-        server.process.stdin.close()
+def test_ends_while_it_loads_when_the_lifeline_ends(
+    embedded: Runtime, smollm2_model: Path, short_path: Path, lifeline: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, end = lifeline
+    # SmolLM2 takes 0.2 s and more to load, with the GIL held all the while.
+    with program_server(embedded.command, _arguments(smollm2_model), short_path, stdin=theirs) as server:
+        wait_until(lambda: "loading model" in server.log.read_text(errors="replace"), what="the load to begin")
+        end()
         assert server.process.wait(timeout=2) == -signal.SIGTERM
         assert "model loaded" not in server.log.read_text(errors="replace")
 
