@@ -88,9 +88,10 @@ def watch_lifeline() -> Callable[[], None]:
         return lambda: None
     if sys.platform == "linux":
         return _signal_at_end_of_input()
-    # `xllamacpp.Server()` holds the GIL while it loads, so until then the supervisor alone is on watch here.
-    _start_watching_thread()
-    return lambda: None
+    else:  # noqa: RET505 - a type checker takes what follows a return under a platform's name for dead code
+        # `xllamacpp.Server()` holds the GIL while it loads, so until then the supervisor alone is on watch here.
+        _start_watching_thread()
+        return lambda: None
 
 
 def _start_watching_thread() -> None:
