@@ -152,7 +152,8 @@ def _create(environment: Path, uv: str | None) -> None:
 
 def _install(environment: Path, *, with_dev_tools: bool, uv: str | None) -> None:
     python = str(_python(environment))
-    wanted = ["--editable", f"{ROOT}[all]"]
+    # hatchling's editable install needs editables; pip reads that in the built wheel, uv looks at pyproject.toml only.
+    wanted = ["editables", "--editable", f"{ROOT}[all]"]
     name = "localllama[all]"
     if with_dev_tools:
         wanted += ["--group", f"{ROOT / 'pyproject.toml'}:dev"]
