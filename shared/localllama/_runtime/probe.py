@@ -107,6 +107,11 @@ def _stamp(part: str) -> tuple[str, int, int]:
 
 
 def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
+    if runtime.kind == "embedded":
+        # The same table that the child prints; a process less before the first token.
+        from .embedded_flags import help_text
+
+        return _Help(_listed_flags(help_text()), supports_unix_sockets=True)
     try:
         run = _run([*runtime.command, "--help"], timeout_seconds)
     except OSError as error:

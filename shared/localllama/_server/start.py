@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from localllama._runtime.probe import supported_flags
+from localllama._runtime.probe import supported_flags, supports_unix_sockets
 from localllama._runtime.resolve import candidate_runtimes
 from localllama._runtime.runtime import Runtime
 from localllama.errors import (
@@ -208,7 +208,7 @@ def _plan(
     port: int | None = None
     key: str | None = None
     key_file: str | None = None
-    if _listens_on_unix_socket(settings):
+    if _listens_on_unix_socket(settings, runtime):
         socket_path = str(directory / "server.sock")
         base_url = "http://localllama"
     else:
@@ -218,7 +218,13 @@ def _plan(
             file.write(key + "\n")
         base_url = f"http://127.0.0.1:{port}"
     arguments = server_arguments(
-        settings, request.model, socket_path=socket_path, port=port, api_key_file=key_file, flags=flags
+        settings,
+        request.model,
+        socket_path=socket_path,
+        port=port,
+        api_key_file=key_file,
+        flags=flags,
+        runtime_name=runtime.origin,
     )
     env = child_environment(request.environ, settings, config_directory=str(config_directory))
     env.update(runtime.extra_env)
@@ -226,9 +232,11 @@ def _plan(
     return plan, Endpoint(base_url, socket_path=socket_path, api_key=key, generation=request.generation)
 
 
-def _listens_on_unix_socket(settings: ServerSettings) -> bool:
-    # llama-server's UNIX sockets are POSIX only, though newer Windows knows AF_UNIX.
-    return settings.listen == "unix" or (settings.listen == "auto" and sys.platform != "win32")
+def _listens_on_unix_socket(settings: ServerSettings, runtime: Runtime) -> bool:
+    # llama-server's UNIX sockets are POSIX only, though newer Windows knows AF_UNIX; builds before 2025 have none.
+    if settings.listen != "auto":
+        return settings.listen == "unix"
+    return sys.platform != "win32" and supports_unix_sockets(runtime)
 
 
 def _free_loopback_port() -> int:

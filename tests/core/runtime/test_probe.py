@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -57,6 +58,12 @@ def test_real_programs_list_what_we_need(runtime: Runtime) -> None:
     assert {"--model", "-m", "--ctx-size", "-c", "--host", "--parallel", "-np", "--no-ui", "--no-webui"} <= flags
     assert supports_unix_sockets(runtime)
     assert runtime_version(runtime)
+
+
+def test_the_embedded_runtime_is_known_without_asking_it_and_says_the_same(embedded: Runtime) -> None:
+    command = [*embedded.command, "--help"]
+    printed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    assert supported_flags(embedded) == probe._listed_flags(printed)
 
 
 def test_every_spelling_is_read_and_no_prose(tmp_path: Path) -> None:
