@@ -47,7 +47,19 @@ def test_worker_dies(death: str, mode: str, micro_model: Path, tmp_path: Path) -
                 out=f"os.open({str(marker)!r}, os.O_WRONLY | os.O_CREAT)",
             )
         )
-        command = [sys.executable, "-m", "pytest", "-q", "-n1", "-p", "xdist", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n1",
+            "-p",
+            "xdist",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(tmp_path),
+        ]
         # Without the other plugins that are installed a start takes a third of the time.
         environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         with Trial("", model=micro_model, command=[*command, str(suite)], environment=environment) as session:

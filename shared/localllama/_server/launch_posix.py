@@ -38,7 +38,7 @@ from .child_identity import ChildIdentity, kill_session
 from .log_memory import LogMemory
 from .private_directory import duplicate_lock, release_lock, remove_private_directory
 from .process import STOP_SECONDS, ExitStatus, LaunchPlan, ServerProcess
-from .supervisor import SERVER_VARIABLE_PREFIX
+from .supervisor import BOOTSTRAP, PROGRAM_VARIABLE, SERVER_VARIABLE_PREFIX
 from .supervisor_shell import SHELL_PROGRAM
 
 _HANDSHAKE_SECONDS = 15.0
@@ -239,11 +239,6 @@ class _PosixServerProcess(ServerProcess):
 
 def launch_with_supervisor(plan: LaunchPlan) -> ServerProcess:
     """Start the server of `plan` under a supervisor; see `process.launch`."""
-    if _ExitFlag.is_set or sys.is_finalizing():
-        raise ServerStartError(
-            "This Python process is about to end, so no server is started.",
-            hint="Finish the work with the model before the program ends, not in atexit functions or finalizers.",
-        )
     _reap_supervisors()
     try:
         return _launch_somehow(plan)
@@ -253,6 +248,11 @@ def launch_with_supervisor(plan: LaunchPlan) -> ServerProcess:
 
 
 def _launch_somehow(plan: LaunchPlan) -> ServerProcess:
+    if _ExitFlag.is_set or sys.is_finalizing():
+        raise ServerStartError(
+            "This Python process is about to end, so no server is started.",
+            hint="Finish the work with the model before the program ends, not in atexit functions or finalizers.",
+        )
     failures = []
     for make_command in (_python_command, _shell_command):
         try:
@@ -322,8 +322,10 @@ def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
     # that no library path meant for the one reaches the other.
     environment = dict(os.environ)
     environment.update({SERVER_VARIABLE_PREFIX + name: value for name, value in plan.env.items()})
-    program = supervisor_program("supervisor_macos" if hasattr(select, "kqueue") else "supervisor_linux")
-    command = [executable, "-I", "-S", "-c", program, "localllama-supervisor", str(os.getpid()), *numbers]
+    environment[PROGRAM_VARIABLE] = supervisor_program(
+        "supervisor_macos" if hasattr(select, "kqueue") else "supervisor_linux"
+    )
+    command = [executable, "-I", "-S", "-c", BOOTSTRAP, "localllama-supervisor", str(os.getpid()), *numbers]
     return [*command, str(plan.directory), *plan.argv], environment
 
 

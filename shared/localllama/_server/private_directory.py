@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import stat
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +24,7 @@ from .supervisor import remove_tree
 _PREFIX = "localllama-"
 _NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{10}}")  # exact: what is swept must be ours beyond doubt
 _LOCK_NAME = "lock"
+_OWN_MODE = 0o700
 _N_RANDOM_BYTES = 5
 _UNLOCKED_GRACE_SECONDS = 600.0
 # sun_path has 104 bytes on macOS and 108 on Linux, with the 0 at the end; llama.cpp and httpx need no more than that.
@@ -36,7 +37,8 @@ _locks: dict[Path, int] = {}
 def make_private_directory() -> Path:
     """Make a new directory with mode 0700 that a UNIX socket named `server.sock` fits into.
 
-    It is made in XDG_RUNTIME_DIR if that is the user's alone, else in the directory for temporary files. Directories
+    It is made in XDG_RUNTIME_DIR if that is safe, else in the directory for temporary files: safe means that nobody else
+    can put another directory in its place. Directories
     that were left by owners and supervisors which are both dead are removed on the way.
 
     Returns:
@@ -84,24 +86,29 @@ def sweep_private_directories(base: str) -> None:
 
 def remove_private_directory(directory: Path) -> None:
     """Remove a directory that no server runs in; one that is gone already is no error."""
+    if sys.platform == "win32":
+        release_lock(directory)  # first: an open file cannot be removed there
     remove_tree(str(directory))
     release_lock(directory)
 
 
 def _bases() -> list[str]:
-    candidates = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108
+    candidates = [tempfile.gettempdir()]  # on Windows a directory of the user's profile, which others cannot enter
+    if sys.platform != "win32":
+        candidates = [os.environ.get("XDG_RUNTIME_DIR", ""), *candidates, "/tmp", "/var/tmp"]  # noqa: S108
     # Without the links: macOS has /tmp -> /private/tmp, and what is checked must be what is used.
-    return list(dict.fromkeys(os.path.realpath(path) for path in candidates if path.startswith("/")))
+    return list(dict.fromkeys(os.path.realpath(path) for path in candidates if Path(path).is_absolute()))
 
 
 def _reason_against(base: str) -> str | None:
     """Why no private directory can be in `base`, or None."""
-    if len(os.fsencode(os.path.join(base, _LONGEST_NAME))) > _MAX_SOCKET_PATH_BYTES:
+    if sys.platform == "win32":
+        return None
+    if len(os.fsencode(Path(base, _LONGEST_NAME))) > _MAX_SOCKET_PATH_BYTES:
         return "too long for a socket's path"
-    path = base
-    while True:
+    for path in (Path(base), *Path(base).parents):
         try:
-            status = os.lstat(path)
+            status = path.lstat()
         except OSError as error:
             return error.strerror
         if not stat.S_ISDIR(status.st_mode):
@@ -111,23 +118,15 @@ def _reason_against(base: str) -> str | None:
             return f"{path} belongs to another user"
         if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
             return f"others may write to {path}"
-        parent = os.path.dirname(path)
-        if parent == path:
-            return None
-        path = parent
+    return None
 
 
 def _make_in(base: str) -> Path:
     directory = Path(base, _PREFIX + secrets.token_hex(_N_RANDOM_BYTES))
-    directory.mkdir(mode=0o700)
+    directory.mkdir(mode=_OWN_MODE)
     try:
-        directory.chmod(0o700)  # the umask may have taken bits of the owner's
-        # Locked first, named then: whoever finds the name finds it locked, unless its holders are dead.
-        unnamed = directory / f"{_LOCK_NAME}.new"
-        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        _locks[directory] = descriptor
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unnamed.rename(directory / _LOCK_NAME)
+        directory.chmod(_OWN_MODE)  # the umask may have taken bits of the owner's
+        _locks[directory] = _make_lock(directory)
     except BaseException:
         remove_private_directory(directory)
         raise
@@ -137,23 +136,48 @@ def _make_in(base: str) -> Path:
 def _is_left_over(directory: str) -> bool:
     try:
         status = os.lstat(directory)
-        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != 0o700:  # noqa: PLR2004
+        if sys.platform != "win32" and (status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != _OWN_MODE):
             return False
-        descriptor = os.open(
-            os.path.join(directory, _LOCK_NAME), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )
+        return _is_free(Path(directory, _LOCK_NAME))
     except FileNotFoundError:
         # Its maker is between two lines of `_make_in`, or was killed there.
         return time.time() - status.st_mtime > _UNLOCKED_GRACE_SECONDS
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+
+
+if sys.platform == "win32":
+
+    def _make_lock(directory: Path) -> int:
+        # A file that is open cannot be deleted here: that it is open is the lock.
+        return os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def _is_free(lock: Path) -> bool:
+        lock.unlink()
+        return True
+
+else:
+    import fcntl
+
+    def _make_lock(directory: Path) -> int:
+        # Locked first, named then: whoever finds the name finds it locked, unless its holders are dead.
+        unnamed = directory / f"{_LOCK_NAME}.new"
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.rename(directory / _LOCK_NAME)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _is_free(lock: Path) -> bool:
+        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+        return True
 
 
 def _remove_unused() -> None:
@@ -169,4 +193,5 @@ def _forget_in_forked_child() -> None:
 
 
 atexit.register(_remove_unused)
-os.register_at_fork(after_in_child=_forget_in_forked_child)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget_in_forked_child)

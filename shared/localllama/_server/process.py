@@ -114,6 +114,7 @@ def launch(plan: LaunchPlan) -> ServerProcess:
         from .launch_windows import launch_in_job
 
         return launch_in_job(plan)
-    from .launch_posix import launch_with_supervisor
+    else:  # noqa: RET505 - the type checker knows platforms by branches
+        from .launch_posix import launch_with_supervisor
 
-    return launch_with_supervisor(plan)
+        return launch_with_supervisor(plan)

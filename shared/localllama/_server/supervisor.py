@@ -1,9 +1,10 @@
 """The supervisor: the parent of the server, there for nothing else than to end it when its owner is gone.
 
 This file is never imported by the program it runs in. `launch_posix` reads it as text, puts the file of the platform
-behind it (`supervisor_linux` or `supervisor_macos`, which define `OwnerWatch`) and gives both to `python -I -S -c`: no
-import path is searched, so no `select.py` in the working directory and no broken site-packages can get in between. It
-uses the standard library only, and of that only what loads fast.
+behind it (`supervisor_linux` or `supervisor_macos`, which define `OwnerWatch`) and has `python -I -S -c` execute both:
+no import path is searched, so no `select.py` in the working directory and no broken site-packages can get in between.
+The text travels in the environment, so that `ps` shows one short line. It uses the standard library only, and of that
+only what loads fast.
 
 The owner's side of the pact is in `launch_posix`; the words on the status pipe are
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # `signal` itself imports `enum`: 9 ms of the 30 that a start of Python takes
 
+BOOTSTRAP = "import os; exec(os.environ['LOCALLLAMA_SUPERVISOR_PROGRAM'])"
+PROGRAM_VARIABLE = "LOCALLLAMA_SUPERVISOR_PROGRAM"
 LOG_HEADER_BYTES = 16
 SERVER_VARIABLE_PREFIX = "LOCALLLAMA_SERVER_VARIABLE_"
 
