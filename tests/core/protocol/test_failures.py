@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from localllama import (
+    AnswerParseError,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -123,7 +124,7 @@ SEEN: list[tuple[str, int, bytes, type[APIStatusError]]] = [
             "The model produced output that does not match the expected peg-native format",
             "server_error",
         ),
-        BadRequestError,
+        AnswerParseError,
     ),
     (
         "schema that nothing satisfies, inside a stream",

@@ -14,6 +14,7 @@ STREAMS = {
     "mixed": (b"data: a\r\n\ndata: b\n\rdata: c\r\r\n", ["a", "b", "c"]),
     "comments": (b":\n\n: ping\n\ndata: a\n:x\n\n", ["a"]),
     "several data lines": (b"data: a\ndata:b\ndata\n\n", ["a\nb\n"]),
+    "several data lines, two characters a line end": (b"data: a\r\ndata: b\r\n\r\n", ["a\nb"]),
     "one space is dropped": (b"data:  a \n\n", [" a "]),
     "byte order mark": (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
     "other fields": (b"id: 7\nretry: 5\ndata: a\nunknown\n\n", ["a"]),

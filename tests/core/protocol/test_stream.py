@@ -172,8 +172,11 @@ def test_made_ids_have_the_form_that_mistral_demands() -> None:
 )
 def test_irregular_fragments(fragments: list[dict[str, Any]], expected: tuple[ToolCall, ...]) -> None:
     parser = ChatStreamParser()
-    parse([b"".join(delta(tool_calls=[item]) for item in fragments) + delta("tool_calls")], parser)
+    chunks, _ = parse([b"".join(delta(tool_calls=[item]) for item in fragments) + delta("tool_calls")], parser)
     assert parser.result().tool_calls == expected
+    deltas = [item for chunk in chunks for item in chunk.tool_calls]
+    assert [item.id for item in deltas if item.id] == [call.id for call in expected]
+    assert [item.name for item in deltas if item.name] == [call.name for call in expected]
 
 
 @pytest.mark.parametrize(
