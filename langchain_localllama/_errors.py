@@ -14,8 +14,7 @@ from langchain_core import exceptions as langchain_errors
 
 from localllama import errors as core_errors
 
-# The most specific row wins. Where langchain-core's class says "retry" and the core's says "do not" (or the reverse)
-# the plain ModelError is taken, so that `except ModelAPIError: retry` is never wrong.
+# The most specific row wins.
 _PARENTS: dict[type[core_errors.LocalLlamaError], type[langchain_errors.ModelError]] = {
     core_errors.LocalLlamaError: langchain_errors.ModelError,
     core_errors.ConfigurationError: langchain_errors.ModelInvalidRequestError,
@@ -38,6 +37,9 @@ _PARENTS: dict[type[core_errors.LocalLlamaError], type[langchain_errors.ModelErr
 
 def _with_both_parents(core: type[core_errors.LocalLlamaError]) -> type[core_errors.LocalLlamaError]:
     langchain = next(_PARENTS[base] for base in core.__mro__ if base in _PARENTS)
+    if langchain.is_retryable != core.is_retryable:
+        # Callers retry by class too: `except ModelAPIError` must catch what may be tried again, and nothing else.
+        langchain = langchain_errors.ModelAPIError if core.is_retryable else langchain_errors.ModelError
     # `__module__` and the globals below let pickle find the class again, as process pools need.
     return type(core.__name__, (core, langchain), {"__module__": __name__, "__doc__": core.__doc__})
 
