@@ -1,149 +1,198 @@
-"""One call to a server, without its I/O: what is sent, what is tried again, how a failure is told.
+"""One call to a server, without its I/O: what is sent, how its answer is read, what is sent again.
 
-Both clients drive the same `Call`; what differs between them is only how they wait.
+Both clients drive the same `Call`; what differs between them is only how they wait. A step that needs an answer of the
+server yields an `Exchange`, is sent the decoded JSON, or has the server's error thrown in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import replace
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._connection import Connection
 from ._protocol.adapt import adapt_messages
 from ._protocol.capabilities import parse_props
+from ._protocol.decoding import DecodingPlan, SchemaPreparation, plan_decoding
 from ._protocol.request import build_chat_body, build_completion_body
 from ._protocol.stream import ChatStreamParser, CompletionStreamParser, StreamParser
 from .errors import (
+    AnswerParseError,
     APIStatusError,
     ClientClosedError,
     ConfigurationError,
     EndpointNotFoundError,
+    LocalLlamaError,
+    LocalLlamaWarning,
     ServerConnectionError,
     StreamInterruptedError,
 )
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatRequest, ChatResult, Endpoint, ServerInfo
 
-__all__ = [
-    "Call",
-    "Exchange",
-    "adapted",
-    "chat_call",
-    "completion_call",
-    "count_tokens",
-    "learn_server",
-    "render_prompt",
-]
+__all__ = ["Call", "ChatCall", "CompletionCall", "Exchange", "Sending", "count_tokens", "learn_server", "render_prompt"]
 
 Exchange = tuple[str, str, dict[str, Any] | None]
 """A small JSON request: method, path, body."""
 
+Notes = dict[str, Any]
+"""What was learned of one server; forgotten with it."""
 
-class Call:
-    """One streamed generation.
+
+@dataclass(frozen=True)
+class Sending:
+    """One request that is streamed.
 
     Attributes:
-        path: Where it is sent.
-        request: The conversation, or None for a raw prompt.
-        timeouts: Its limits.
-        parser: Reads the answer; a new one for each time it is sent.
+        path: Where it goes.
+        body: The JSON.
+        parser: Reads the answer.
     """
 
-    def __init__(
-        self,
-        path: str,
-        request: ChatRequest | None,
-        timeouts: TimeoutSettings,
-        body: Callable[[ChatRequest | None], dict[str, Any]],
-        new_parser: Callable[[], StreamParser],
-    ) -> None:
-        self.path = path
-        self.request = request
+    path: str
+    body: Mapping[str, Any]
+    parser: StreamParser
+
+
+class Call(ABC):
+    """One streamed generation.
+
+    Args:
+        sampling: All sampling settings of the call.
+        timeouts: Its limits.
+
+    Attributes:
+        timeouts: As given.
+        is_shown: Whether the caller sees the pieces as they come; then nothing that was shown is generated again.
+    """
+
+    def __init__(self, sampling: SamplingSettings, timeouts: TimeoutSettings) -> None:
         self.timeouts = timeouts
-        self._body = body
-        self._new_parser = new_parser
-        self.parser: StreamParser | None = None
+        self.is_shown = True
+        self._sampling = sampling
+        self._parser: StreamParser | None = None
         self._was_sent_again = False
 
-    def body(self, request: ChatRequest | None) -> dict[str, Any]:
-        """The JSON to send, for the request as it was adapted to the server."""
-        return self._body(request)
+    def prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:
+        """What is sent to the server that `notes` are about; asked for anew each time it is sent."""
+        sending = yield from self._prepare(notes)
+        self._parser = sending.parser
+        return sending
 
-    def fresh_parser(self) -> StreamParser:
-        """A parser for one more sending."""
-        self.parser = self._new_parser()
-        return self.parser
+    @abstractmethod
+    def _prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]: ...
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether text, thinking or a tool call came."""
+        return self._parser is not None and self._parser.has_begun
 
     def result(self) -> ChatResult:
         """All that has come so far."""
-        return self.parser.result() if self.parser is not None else ChatResult()
+        return self._parser.result() if self._parser is not None else ChatResult()
 
-    def after_break(
-        self,
-        error: ServerConnectionError | StreamInterruptedError,
-        connection: Connection,
-        endpoint: Endpoint,
-    ) -> None:
-        """Decide what a broken connection means. Returns if the call is to be sent once more, raises otherwise.
-
-        A call of which nothing has come is sent once more if the server died, to the new one; twice would only kill that
-        one too. Of an answer that has begun the caller has seen text, so it is not repeated.
+    def after_failure(self, error: LocalLlamaError, connection: Connection, endpoint: Endpoint) -> None:
+        """Decide what a failure means. Returns if the call is to be sent once more, raises otherwise.
 
         Raises:
             ClientClosedError: We closed the connection ourselves.
             StreamInterruptedError: The answer had begun.
             ServerCrashedError: The server died again.
-            ServerConnectionError: The server seems to live.
+            LocalLlamaError: The failure itself, where sending again would not help.
         """
         if connection.is_closed:
             raise ClientClosedError("The client was closed while this call was running.") from error
+        if isinstance(error, ServerConnectionError | StreamInterruptedError):
+            self._after_break(error, connection, endpoint)
+        else:
+            self._after_refusal(error)
+
+    def _after_break(
+        self, error: ServerConnectionError | StreamInterruptedError, connection: Connection, endpoint: Endpoint
+    ) -> None:
+        """A call of which nothing has come is sent once more if the server died, to the new one.
+
+        Twice would only kill that one too. An answer that has begun is not repeated.
+        """
         crash = connection.crash_of(endpoint)
-        has_begun = self.parser is not None and self.parser.has_begun
-        if has_begun:
-            if crash is not None:
-                raise StreamInterruptedError(
-                    f"The answer broke off: {crash.message}", hint=crash.hint, partial=self.result()
-                ) from crash
-            raise error
+        if self.has_begun:
+            if crash is None:
+                raise error
+            raise StreamInterruptedError(
+                f"The answer broke off: {crash.message}", hint=crash.hint, partial=self.result()
+            ) from crash
         if crash is None:
             raise error
         if self._was_sent_again:
             raise crash from error
         self._was_sent_again = True
 
+    def _after_refusal(self, error: LocalLlamaError) -> None:
+        raise error
 
-def chat_call(request: ChatRequest, sampling: SamplingSettings, timeouts: TimeoutSettings) -> Call:
+
+class ChatCall(Call):
     """A chat completion.
 
     Raises:
         ConfigurationError: The request has no messages.
     """
-    if not request.messages:
-        raise ConfigurationError("messages is empty: give at least one message")
 
-    def body(adapted_request: ChatRequest | None) -> dict[str, Any]:
-        return build_chat_body(adapted_request or request, sampling)
+    def __init__(self, request: ChatRequest, sampling: SamplingSettings, timeouts: TimeoutSettings) -> None:
+        super().__init__(sampling, timeouts)
+        if not request.messages:
+            raise ConfigurationError("messages is empty: give at least one message")
+        self._request = request
+        self._is_raw = False
 
-    return Call("/v1/chat/completions", request, timeouts, body, ChatStreamParser)
+    def _prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:
+        plan = yield from planned(self._request, notes)
+        if self._is_raw:
+            prompt = yield from _rendered(plan.request)
+            body = build_completion_body(prompt, self._sampling)
+            return Sending("/completion", body, CompletionStreamParser())
+        new_reader = plan.envelope.reader if plan.envelope is not None else None
+        body = build_chat_body(plan.request, self._sampling)
+        return Sending("/v1/chat/completions", body, ChatStreamParser(new_reader=new_reader))
+
+    def _after_refusal(self, error: LocalLlamaError) -> None:
+        """Generate again without llama.cpp's parser, if that is what failed: better the raw text than none.
+
+        The parser of a template drops an answer that it cannot read as a whole (llama.cpp issues 26381, 27733).
+        """
+        is_lost = isinstance(error, AnswerParseError) and not self._is_raw
+        if not is_lost or self._request.tools or (self.has_begun and self.is_shown):
+            raise error
+        warnings.warn(
+            f"{error.message}. The answer is generated once more and given as the model writes it.",
+            LocalLlamaWarning,
+            stacklevel=2,
+        )
+        self._is_raw = True
 
 
-def completion_call(prompt: str, sampling: SamplingSettings, timeouts: TimeoutSettings) -> Call:
+class CompletionCall(Call):
     """A completion of a raw prompt; no chat template is applied.
 
     Raises:
         ConfigurationError: The prompt is empty.
     """
-    if not prompt:
-        raise ConfigurationError("prompt is empty: llama.cpp needs at least one token to go on from")
 
-    def body(_: ChatRequest | None) -> dict[str, Any]:
-        return build_completion_body(prompt, sampling)
+    def __init__(self, prompt: str, sampling: SamplingSettings, timeouts: TimeoutSettings) -> None:
+        super().__init__(sampling, timeouts)
+        if not prompt:
+            raise ConfigurationError("prompt is empty: llama.cpp needs at least one token to go on from")
+        self._body = build_completion_body(prompt, sampling)
 
-    return Call("/completion", None, timeouts, body, CompletionStreamParser)
+    def _prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:  # noqa: ARG002  # nothing has to be learned
+        yield from ()
+        return Sending("/completion", self._body, CompletionStreamParser())
 
 
-def learn_server(notes: dict[str, Any]) -> Generator[Exchange, Any, ServerInfo]:
+def learn_server(notes: Notes) -> Generator[Exchange, Any, ServerInfo]:
     """Ask `/props` once in a server's life."""
     info: ServerInfo | None = notes.get("server_info")
     if info is None:
@@ -156,30 +205,54 @@ def learn_server(notes: dict[str, Any]) -> Generator[Exchange, Any, ServerInfo]:
     return info
 
 
-def adapted(request: ChatRequest, notes: dict[str, Any]) -> Generator[Exchange, Any, ChatRequest]:
-    """The request with its messages written as the server's chat template takes them; as they are, where it does."""
-    known = notes.setdefault("rewritings", {})
-    messages = yield from adapt_messages(request, known)
-    return request if messages is request.messages else replace(request, messages=messages)
+def planned(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, DecodingPlan]:
+    """How the request is decoded, with its messages written as the server's chat template takes them."""
+    plan = DecodingPlan(request)
+    if request.tools or request.response_format is not None:
+        server = yield from learn_server(notes)
+        plan = plan_decoding(request, server, _preparation(notes))
+    messages = yield from adapt_messages(plan.request, notes.setdefault("rewritings", {}))
+    if messages is plan.request.messages:
+        return plan
+    return replace(plan, request=replace(plan.request, messages=messages))
 
 
-def render_prompt(request: ChatRequest, notes: dict[str, Any]) -> Generator[Exchange, Any, str]:
+def _preparation(notes: Notes) -> SchemaPreparation:
+    """Prepares schemas for the server, each once: an agent sends the same tools in every step."""
+    prepared: dict[str, Mapping[str, Any]] = notes.setdefault("schemas", {})
+
+    def prepare(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        key = json.dumps(schema, default=dict)
+        if key not in prepared:
+            prepared[key] = schema
+        return prepared[key]
+
+    return prepare
+
+
+def render_prompt(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, str]:
     """The prompt that the template makes of a conversation."""
-    body = build_chat_body((yield from adapted(request, notes)), SamplingSettings(), stream=False)
+    plan = yield from planned(request, notes)
+    return (yield from _rendered(plan.request))
+
+
+def _rendered(request: ChatRequest) -> Generator[Exchange, Any, str]:
+    body = build_chat_body(request, SamplingSettings(), stream=False)
     answer = yield "POST", "/apply-template", body
     prompt: str = answer["prompt"]
     return prompt
 
 
-def count_tokens(request: ChatRequest, notes: dict[str, Any]) -> Generator[Exchange, Any, int]:
+def count_tokens(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, int]:
     """Tokens of a conversation with the template around it."""
-    body = build_chat_body((yield from adapted(request, notes)), SamplingSettings(), stream=False)
+    plan = yield from planned(request, notes)
+    body = build_chat_body(plan.request, SamplingSettings(), stream=False)
     try:
         answer = yield "POST", "/v1/chat/completions/input_tokens", body
         count: int = answer["input_tokens"]
     except EndpointNotFoundError:
         # Builds before b9495 have no such endpoint: render, then count as the server would read the prompt.
-        prompt = (yield "POST", "/apply-template", body)["prompt"]
+        prompt = yield from _rendered(plan.request)
         question = {"content": prompt, "add_special": True, "parse_special": True}
         count = len((yield "POST", "/tokenize", question)["tokens"])
     return count

@@ -7,12 +7,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import Call, Exchange, adapted, chat_call, completion_call, learn_server
+from ._call import Call, ChatCall, CompletionCall, Exchange, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import in_daemon_thread, is_safe_to_repeat, retry_policy
-from .errors import APIStatusError, ServerConnectionError, StreamInterruptedError
+from .errors import AnswerParseError, APIStatusError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
 
@@ -74,10 +74,8 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
         timeouts: TimeoutSettings | None = None,
     ) -> ChatResult:
         """Generate a whole answer; see `LocalLlamaClient.chat`."""
-        async with self.stream_chat(request, sampling=sampling, timeouts=timeouts) as stream:
-            async for _ in stream:
-                continue
-            return stream.result()
+        self._connection.refuse_if_closed()
+        return await self._whole(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
 
     def stream_chat(
         self,
@@ -88,23 +86,28 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
     ) -> AsyncChatStream:
         """Generate an answer as a stream; not a coroutine, the request is sent when the first chunk is asked for."""
         self._connection.refuse_if_closed()
-        return self._stream(chat_call(request, sampling or self.sampling, timeouts or self.timeouts))
+        return self._stream(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
 
     async def complete(
         self, prompt: str, *, sampling: SamplingSettings | None = None, timeouts: TimeoutSettings | None = None
     ) -> ChatResult:
         """Go on from a raw prompt, without a chat template."""
-        async with self.stream_complete(prompt, sampling=sampling, timeouts=timeouts) as stream:
-            async for _ in stream:
-                continue
-            return stream.result()
+        self._connection.refuse_if_closed()
+        return await self._whole(CompletionCall(prompt, sampling or self.sampling, timeouts or self.timeouts))
 
     def stream_complete(
         self, prompt: str, *, sampling: SamplingSettings | None = None, timeouts: TimeoutSettings | None = None
     ) -> AsyncChatStream:
         """Go on from a raw prompt as a stream."""
         self._connection.refuse_if_closed()
-        return self._stream(completion_call(prompt, sampling or self.sampling, timeouts or self.timeouts))
+        return self._stream(CompletionCall(prompt, sampling or self.sampling, timeouts or self.timeouts))
+
+    async def _whole(self, call: Call) -> ChatResult:
+        call.is_shown = False
+        async with self._stream(call) as stream:
+            async for _ in stream:
+                continue
+            return stream.result()
 
     def _stream(self, call: Call) -> AsyncChatStream:
         return AsyncChatStream(self._chunks(call), call.result)
@@ -122,9 +125,9 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
                         # An async generator is not closed with the one that reads it.
                         await chunks.aclose()
                 return
-            except (ServerConnectionError, StreamInterruptedError) as error:
+            except (AnswerParseError, ServerConnectionError, StreamInterruptedError) as error:
                 # Waits a moment for the news of the server's death, so not on the event loop.
-                decide = partial(call.after_break, error, self._connection, endpoint)
+                decide = partial(call.after_failure, error, self._connection, endpoint)
             await in_daemon_thread(decide)
 
     async def _send(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[ChatChunk, None]:
@@ -133,10 +136,8 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
         transport = self._kept_transport(endpoint)
 
         async def open_stream() -> tuple[AsyncGenerator[ChatChunk, None], ChatChunk | None]:
-            request = None
-            if call.request is not None:
-                request = await self._drive(adapted(call.request, self._connection.notes(endpoint)), endpoint)
-            chunks = transport.stream(call.path, call.body(request), call.fresh_parser(), call.timeouts)
+            sending = await self._drive(call.prepare(self._connection.notes(endpoint)), endpoint)
+            chunks = transport.stream(sending.path, sending.body, sending.parser, call.timeouts)
             try:
                 return chunks, await chunks.__anext__()
             except StopAsyncIteration:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import Call, Exchange, adapted, chat_call, completion_call, learn_server
+from ._call import Call, ChatCall, CompletionCall, Exchange, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import is_safe_to_repeat, retry_policy
-from .errors import APIStatusError, ServerConnectionError, StreamInterruptedError
+from .errors import AnswerParseError, APIStatusError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
 
@@ -101,10 +101,8 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
         Raises:
             LocalLlamaError: See `localllama.errors` for each kind.
         """
-        with self.stream_chat(request, sampling=sampling, timeouts=timeouts) as stream:
-            for _ in stream:
-                continue
-            return stream.result()
+        self._connection.refuse_if_closed()
+        return self._whole(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
 
     def stream_chat(
         self,
@@ -115,23 +113,28 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
     ) -> ChatStream:
         """Generate an answer as a stream. Arguments and errors as in `chat`."""
         self._connection.refuse_if_closed()
-        return self._stream(chat_call(request, sampling or self.sampling, timeouts or self.timeouts))
+        return self._stream(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
 
     def complete(
         self, prompt: str, *, sampling: SamplingSettings | None = None, timeouts: TimeoutSettings | None = None
     ) -> ChatResult:
         """Go on from a raw prompt, without a chat template. Arguments and errors as in `chat`."""
-        with self.stream_complete(prompt, sampling=sampling, timeouts=timeouts) as stream:
-            for _ in stream:
-                continue
-            return stream.result()
+        self._connection.refuse_if_closed()
+        return self._whole(CompletionCall(prompt, sampling or self.sampling, timeouts or self.timeouts))
 
     def stream_complete(
         self, prompt: str, *, sampling: SamplingSettings | None = None, timeouts: TimeoutSettings | None = None
     ) -> ChatStream:
         """Go on from a raw prompt as a stream."""
         self._connection.refuse_if_closed()
-        return self._stream(completion_call(prompt, sampling or self.sampling, timeouts or self.timeouts))
+        return self._stream(CompletionCall(prompt, sampling or self.sampling, timeouts or self.timeouts))
+
+    def _whole(self, call: Call) -> ChatResult:
+        call.is_shown = False
+        with self._stream(call) as stream:
+            for _ in stream:
+                continue
+            return stream.result()
 
     def _stream(self, call: Call) -> ChatStream:
         return ChatStream(self._chunks(call), call.result)
@@ -143,8 +146,8 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
                 with self._connection.in_use():
                     yield from self._send(call, endpoint)
                 return
-            except (ServerConnectionError, StreamInterruptedError) as error:
-                call.after_break(error, self._connection, endpoint)
+            except (AnswerParseError, ServerConnectionError, StreamInterruptedError) as error:
+                call.after_failure(error, self._connection, endpoint)
 
     def _send(self, call: Call, endpoint: Endpoint) -> Generator[ChatChunk, None, None]:
         from tenacity import Retrying
@@ -152,10 +155,8 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
         transport = self._kept_transport(endpoint)
 
         def open_stream() -> tuple[Generator[ChatChunk, None, None], ChatChunk | None]:
-            request = None
-            if call.request is not None:
-                request = self._drive(adapted(call.request, self._connection.notes(endpoint)), endpoint)
-            chunks = transport.stream(call.path, call.body(request), call.fresh_parser(), call.timeouts)
+            sending = self._drive(call.prepare(self._connection.notes(endpoint)), endpoint)
+            chunks = transport.stream(sending.path, sending.body, sending.parser, call.timeouts)
             return chunks, next(chunks, None)
 
         chunks, first = Retrying(**retry_policy(self._connection.max_retries))(open_stream)

@@ -22,6 +22,7 @@
     │       ├── BadRequestError
     │       │   ├── ContextOverflowError            has `.n_prompt_tokens` and `.n_ctx`
     │       │   └── ChatTemplateError               the model's template refused these messages
+    │       ├── AnswerParseError                llama.cpp could not parse what the model wrote, and dropped it
     │       ├── AuthenticationError
     │       ├── EndpointNotFoundError
     │       ├── FeatureDisabledError                this server was started without what the call needs
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIStatusError",
+    "AnswerParseError",
     "AuthenticationError",
     "BadRequestError",
     "ChatTemplateError",
@@ -320,6 +322,12 @@ class ContextOverflowError(BadRequestError):
 
 class ChatTemplateError(BadRequestError):
     """The model's chat template refused the messages, and no adaptation of them was accepted either."""
+
+
+class AnswerParseError(APIStatusError):
+    """llama.cpp could not parse what the model wrote in the form of its chat template, and dropped the text."""
+
+    is_retryable: ClassVar[bool] = True
 
 
 class AuthenticationError(APIStatusError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localllama.errors import (
+    AnswerParseError,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -61,9 +62,9 @@ _RULES = (
     ),
     _rule(
         r"does not match the expected .*format",
-        BadRequestError,
-        "The model wrote a tool call that its own template cannot read, and the server dropped the text: "
-        "ask again without tools, or use another model or chat template.",
+        AnswerParseError,
+        "The model wrote something that the parser of its chat template cannot read, such as a broken tool call: "
+        "ask again, ask without tools, or use another model or chat template.",
     ),
     _rule(
         r"json schema|json_schema|failed to parse grammar|custom grammar|empty grammar stack|invalid grammar"

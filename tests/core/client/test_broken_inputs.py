@@ -15,6 +15,7 @@ from localllama import (
     ContextOverflowError,
     LocalLlamaClient,
     LocalLlamaError,
+    LocalLlamaWarning,
     Message,
     ModelCorruptError,
     ModelError,
@@ -156,3 +157,19 @@ def test_a_prompt_that_is_too_long_is_never_cut(make_settings: MakeSettings) -> 
 def test_text_that_is_no_unicode_is_refused_before_it_is_sent(make_settings: MakeSettings) -> None:
     with LocalLlamaClient(make_settings()) as client, pytest.raises(ConfigurationError, match="surrogate"):
         client.chat(ChatRequest((Message("user", "half a \ud83d emoji"),)))
+
+
+HARMONY = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}<|message|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}{# <|channel|> selects llama.cpp's gpt-oss parser #}"
+)
+
+
+def test_an_answer_that_llama_cpp_cannot_parse_is_not_lost(make_settings: MakeSettings) -> None:
+    """The micro model writes nothing like what the parser of this template wants, and the server drops it all."""
+    settings = make_settings(chat_template=HARMONY)
+    with LocalLlamaClient(settings, sampling=SamplingSettings(max_tokens=12)) as client:
+        with pytest.warns(LocalLlamaWarning, match="as the model writes it"):
+            assert client.chat(HELLO).text
+        with pytest.warns(LocalLlamaWarning, match="as the model writes it"):
+            assert "".join(chunk.text for chunk in client.stream_chat(HELLO))

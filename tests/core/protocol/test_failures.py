@@ -209,7 +209,7 @@ def test_class(status: int, body: bytes, expected: type[APIStatusError]) -> None
     error = error_from_response(status, body)
     assert type(error) is expected
     assert error.status_code == status
-    assert error.is_retryable is (expected in (ServerBusyError, ServerFaultError))
+    assert error.is_retryable is (expected in (AnswerParseError, ServerBusyError, ServerFaultError))
     assert expected is APIStatusError or error.hint
     assert type(pickle.loads(pickle.dumps(error))) is expected
 

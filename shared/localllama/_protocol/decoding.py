@@ -1,0 +1,153 @@
+"""Decides how an answer is decoded: the one place that knows when tools and schemas are native and when they are forced.
+
+| the caller wants                        | the template shows tools and calls | it does not                           |
+|-----------------------------------------|------------------------------------|---------------------------------------|
+| an answer                               | as it comes                        | as it comes                           |
+| tools, free choice                      | native, parsed by the server       | our prompt, an envelope with an answer|
+| tools, a call that must happen          | tools in the template, an envelope | our prompt, an envelope               |
+| an object                               | its schema                         | its schema                            |
+| tools, free choice, and an object       | an envelope: a call or the object  | the same, with our prompt             |
+
+llama-server drops the tools in silence where a response format is given with them, and its `tool_choice: "required"` is a
+wish: hence the envelopes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from localllama.errors import ConfigurationError
+from localllama.types import ChatRequest, ServerInfo, ToolSpec
+
+from .envelope import Envelope, arguments_key
+from .tool_prompt import schema_prompt, tool_prompt, with_system_text
+
+__all__ = ["DecodingPlan", "SchemaPreparation", "plan_decoding", "response_schema"]
+
+SchemaPreparation = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Rewrites a schema to one that the server enforces."""
+
+
+@dataclass(frozen=True)
+class DecodingPlan:
+    """How one request is sent and its answer read.
+
+    Attributes:
+        request: What is sent: messages with our prompt, tools where the template shows them, the response format.
+        envelope: How the text of the answer is read back; None: it is the answer.
+        schema: The schema that the answer's text must have, as the caller gave it.
+    """
+
+    request: ChatRequest
+    envelope: Envelope | None = None
+    schema: Mapping[str, Any] | None = None
+
+
+def plan_decoding(request: ChatRequest, server: ServerInfo, prepare: SchemaPreparation) -> DecodingPlan:
+    """The plan for one request.
+
+    Args:
+        request: What the caller wants.
+        server: What the server's template can take.
+        prepare: Rewrites schemas for the server.
+
+    Raises:
+        ConfigurationError: A choice of a tool that is not there, or a schema that nobody can satisfy.
+    """
+    schema = response_schema(request)
+    tools = _allowed_tools(request)
+    if not tools:
+        bare = replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)
+        return DecodingPlan(bare) if schema is None else _schema_plan(bare, schema, prepare)
+    template = server.template
+    is_forced = request.tool_choice not in (None, "auto")
+    if not is_forced and schema is None and template.supports_tools and template.supports_tool_calls:
+        return DecodingPlan(request)
+    envelope = Envelope(
+        tools=tuple(replace(tool, parameters=prepare(tool.parameters)) for tool in tools),
+        is_parallel=bool(request.parallel_tool_calls),
+        has_answer=not is_forced and schema is None,
+        result_schema=None if is_forced or schema is None else prepare(schema),
+        arguments_key=arguments_key(server.chat_template),
+    )
+    return _envelope_plan(request, tools, envelope, schema, is_shown=template.supports_tools)
+
+
+def _envelope_plan(
+    request: ChatRequest,
+    tools: tuple[ToolSpec, ...],
+    envelope: Envelope,
+    schema: Mapping[str, Any] | None,
+    *,
+    is_shown: bool,
+) -> DecodingPlan:
+    messages = request.messages
+    if not is_shown:
+        prompt = tool_prompt(tools, arguments_key=envelope.arguments_key, has_answer=envelope.has_answer)
+        messages = with_system_text(messages, prompt)
+    if envelope.result_schema is not None and schema is not None:
+        how = f'When you have all that you need, give it as {{"result": <value>}}. {schema_prompt(schema)}'
+        messages = with_system_text(messages, how)
+    sent = replace(
+        request,
+        messages=messages,
+        tools=tools if is_shown else (),
+        tool_choice=None,
+        parallel_tool_calls=None,
+        response_format=_json_schema(envelope.schema()),
+    )
+    return DecodingPlan(sent, envelope, schema if envelope.result_schema is not None else None)
+
+
+def _schema_plan(request: ChatRequest, schema: Mapping[str, Any], prepare: SchemaPreparation) -> DecodingPlan:
+    messages = with_system_text(request.messages, schema_prompt(schema))
+    sent = replace(request, messages=messages, response_format=_json_schema(prepare(schema)))
+    return DecodingPlan(sent, schema=schema)
+
+
+def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    # Of the spellings that llama-server takes without complaint, two are ignored; this one is enforced.
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
+
+
+def _allowed_tools(request: ChatRequest) -> tuple[ToolSpec, ...]:
+    choice = request.tool_choice
+    if choice == "none" or (not request.tools and choice in (None, "auto")):
+        return ()
+    if not request.tools:
+        raise ConfigurationError(f"tool_choice={choice!r}, but there are no tools", hint="Give tools, or leave it out.")
+    if choice in (None, "auto", "required"):
+        return request.tools
+    chosen = tuple(tool for tool in request.tools if tool.name == choice)
+    if not chosen:
+        names = ", ".join(repr(tool.name) for tool in request.tools)
+        raise ConfigurationError(f"tool_choice={choice!r} is none of the tools {names}")
+    return chosen
+
+
+def response_schema(request: ChatRequest) -> Mapping[str, Any] | None:
+    """The schema that a `response_format` asks for, in any spelling that is in use; None if it asks for none.
+
+    Raises:
+        ConfigurationError: It asks for something that nobody knows.
+    """
+    form = request.response_format
+    if form is None or form.get("type") in (None, "text"):
+        return None
+    kind, inner = form.get("type"), form.get("json_schema")
+    if kind == "json_schema":
+        schema = inner.get("schema", inner) if isinstance(inner, Mapping) else form.get("schema")
+        if not isinstance(schema, Mapping):
+            raise ConfigurationError(
+                "response_format of type 'json_schema' has no schema",
+                hint='Give {"type": "json_schema", "json_schema": {"schema": {...}}}.',
+            )
+        return schema
+    if kind == "json_object":
+        schema = form.get("schema")
+        return schema if isinstance(schema, Mapping) else None
+    raise ConfigurationError(
+        f"response_format of type {kind!r} is not known", hint="Use 'json_schema', 'json_object' or 'text'."
+    )
