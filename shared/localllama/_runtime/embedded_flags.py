@@ -63,12 +63,12 @@ def _row(names: str, value_name: str, text: str, apply: Setter) -> Flag:
 def _pair(names_on: str, names_off: str, text: str, attribute: str, *, is_inverse: bool = False) -> tuple[Flag, Flag]:
     return (
         _row(names_on, "", text, to.switch(attribute, not is_inverse)),
-        _row(names_off, "", f"the opposite of {names_on.rsplit(maxsplit=1)[-1]}", to.switch(attribute, is_inverse)),
+        _row(names_off, "", f"not: {text}", to.switch(attribute, is_inverse)),
     )
 
 
 FLAGS: tuple[Flag, ...] = (
-    _row("-m --model", "FNAME", "model path to load", to.text("model.path")),
+    _row("-m --model", "FNAME", "model path to load", to.string("model.path")),
     _row("-a --alias", "STRING", "model names for the API, comma-separated", to.words("model_alias")),
     _row("--tags", "STRING", "model tags, comma-separated", to.words("model_tags")),
     _row("--host", "HOST", "addresses, or UNIX socket paths ending in .sock, comma-separated", to.hosts),
@@ -77,8 +77,8 @@ FLAGS: tuple[Flag, ...] = (
     _row("--api-key", "KEY", "API keys, comma-separated", to.keys),
     _row("--api-key-file", "FNAME", "file of API keys, one per line; # begins a comment", to.key_file),
     _row("--cors-origins", "ORIGINS", "allowed origins; localhost reflects only local ones", to.origins),
-    _row("--cors-methods", "METHODS", "allowed methods for CORS", to.text("cors_methods")),
-    _row("--cors-headers", "HEADERS", "allowed headers for CORS", to.text("cors_headers")),
+    _row("--cors-methods", "METHODS", "allowed methods for CORS", to.string("cors_methods")),
+    _row("--cors-headers", "HEADERS", "allowed headers for CORS", to.string("cors_headers")),
     *_pair("--cors-credentials", "--no-cors-credentials", "allow credentials for CORS", "cors_credentials"),
     *_pair("--ui --webui", "--no-ui --no-webui", "serve the Web UI (default: on)", "ui"),
     _row("-to --timeout", "N", "read and write timeout in seconds (default: 3600)", to.timeout),
@@ -165,13 +165,13 @@ FLAGS: tuple[Flag, ...] = (
     _row("--lora", "FNAME", "LoRA adapters, comma-separated", to.adapters),
     _row("--lora-scaled", "FNAME:SCALE,...", "LoRA adapters with their scales", to.scaled_adapters),
     _row("--lora-init-without-apply", "", "load adapters with scale 0", to.switch("lora_init_without_apply")),
-    _row("-mm --mmproj", "FILE", "multimodal projector", to.text("mmproj.path")),
+    _row("-mm --mmproj", "FILE", "multimodal projector", to.string("mmproj.path")),
     *_pair("--mmproj-offload", "--no-mmproj-offload", "projector on the GPU", "mmproj_use_gpu"),
     _row("--image-min-tokens", "N", "least tokens of an image", to.integer("image_min_tokens")),
     _row("--image-max-tokens", "N", "most tokens of an image", to.integer("image_max_tokens")),
     _row("--media-path", "PATH", "directory of local media files", to.directory("media_path")),
     *_pair("--jinja", "--no-jinja", "Jinja templates (default: on)", "use_jinja"),
-    _row("--chat-template", "JINJA_TEMPLATE", "chat template, or chatml", to.text("chat_template")),
+    _row("--chat-template", "JINJA_TEMPLATE", "chat template, or chatml", to.string("chat_template")),
     _row("--chat-template-file", "FILE", "file with a chat template", to.template_file),
     _row("--chat-template-kwargs", "STRING", "JSON object of template variables", to.template_variables),
     _row(
@@ -182,7 +182,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     _row("-rea --reasoning", "[on|off|auto]", "thinking (default: auto)", to.reasoning),
     _row("--reasoning-budget", "N", "tokens of thinking, -1 no limit", to.integer("sampling.reasoning_budget_tokens")),
-    _row("--reasoning-budget-message", "MESSAGE", "said at its end", to.text("sampling.reasoning_budget_message")),
+    _row("--reasoning-budget-message", "MESSAGE", "said at its end", to.string("sampling.reasoning_budget_message")),
     *_pair(
         "--skip-chat-parsing",
         "--no-skip-chat-parsing",
@@ -196,7 +196,7 @@ FLAGS: tuple[Flag, ...] = (
         "--pooling", "TYPE", "none, mean, cls, last or rank", to.member("pooling_type", "llama_pooling_type", _POOLING)
     ),
     _row("--embd-normalize", "N", "normalisation of embeddings (default: 2)", to.integer("embd_normalize")),
-    _row("--spec-draft-model -md --model-draft", "FNAME", "draft model", to.text("speculative.draft.mparams.path")),
+    _row("--spec-draft-model -md --model-draft", "FNAME", "draft model", to.string("speculative.draft.mparams.path")),
     _row("--spec-type", "TYPES", "kinds of speculative decoding, such as draft-simple", to.draft_types),
     _row("--spec-draft-n-max", "N", "most tokens to draft (default: 3)", to.integer("speculative.draft.n_max")),
     _row("--spec-draft-n-min", "N", "fewest tokens to draft (default: 0)", to.integer("speculative.draft.n_min")),

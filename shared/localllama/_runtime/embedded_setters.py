@@ -33,6 +33,8 @@ def _assign(settings: Settings, attribute: str, value: Any) -> None:
 
 
 def integer(attribute: str) -> Setter:
+    """Sets a whole number."""
+
     def apply(settings: Settings, text: str) -> None:
         _assign(settings, attribute, read_integer(text))
 
@@ -40,6 +42,7 @@ def integer(attribute: str) -> Setter:
 
 
 def read_integer(text: str) -> int:
+    """A whole number, or FlagError."""
     try:
         return int(text)
     except ValueError:
@@ -47,6 +50,8 @@ def read_integer(text: str) -> int:
 
 
 def real(attribute: str) -> Setter:
+    """Sets a number."""
+
     def apply(settings: Settings, text: str) -> None:
         _assign(settings, attribute, read_real(text))
 
@@ -54,6 +59,7 @@ def real(attribute: str) -> Setter:
 
 
 def read_real(text: str) -> float:
+    """A number, or FlagError."""
     try:
         return float(text)
     except ValueError:
@@ -61,6 +67,8 @@ def read_real(text: str) -> float:
 
 
 def sampling(attribute: str, convert: Callable[[str], Any], bit: str) -> Setter:
+    """Sets a sampling default, and notes that it was chosen."""
+
     # The bit says that the user chose the value; without it the model's own recommendation would win.
     def apply(settings: Settings, text: str) -> None:
         _assign(settings, f"sampling.{attribute}", convert(text))
@@ -70,19 +78,24 @@ def sampling(attribute: str, convert: Callable[[str], Any], bit: str) -> Setter:
     return apply
 
 
-def text(attribute: str) -> Setter:
+def string(attribute: str) -> Setter:
+    """Sets the text as it is."""
     return lambda settings, text: _assign(settings, attribute, text)
 
 
 def words(attribute: str) -> Setter:
+    """Sets a set of words, separated by commas."""
     return lambda settings, text: _assign(settings, attribute, {part.strip() for part in text.split(",") if part})
 
 
 def switch(attribute: str, value: Any = True) -> Setter:
+    """Sets a fixed value; the flag has none of its own."""
     return lambda settings, _value: _assign(settings, attribute, value)
 
 
 def choice(attribute: str, names: dict[str, Any]) -> Setter:
+    """Sets what a word stands for."""
+
     def apply(settings: Settings, text: str) -> None:
         if text not in names:
             raise FlagError(f"unknown value {text!r}; the values are: {', '.join(names)}")
@@ -92,6 +105,8 @@ def choice(attribute: str, names: dict[str, Any]) -> Setter:
 
 
 def member(attribute: str, enumeration: str, names: dict[str, str]) -> Setter:
+    """Sets the member of one of the library's enumerations that a word stands for."""
+
     def apply(settings: Settings, text: str) -> None:
         if text not in names:
             raise FlagError(f"unknown value {text!r}; the values are: {', '.join(names)}")
@@ -101,6 +116,7 @@ def member(attribute: str, enumeration: str, names: dict[str, str]) -> Setter:
 
 
 def layers(attribute: str) -> Setter:
+    """Sets a number of layers; "auto" and "all" are numbers to llama.cpp."""
     special = {"auto": -1, "all": -2}
 
     def apply(settings: Settings, text: str) -> None:
@@ -110,6 +126,8 @@ def layers(attribute: str) -> Setter:
 
 
 def threads(attribute: str) -> Setter:
+    """Sets a number of threads; 0 and less are as many as there are processors."""
+
     def apply(settings: Settings, text: str) -> None:
         number = read_integer(text)
         _assign(settings, attribute, number if number > 0 else os.cpu_count() or 1)
@@ -118,6 +136,7 @@ def threads(attribute: str) -> Setter:
 
 
 def context(settings: Settings, text: str) -> None:
+    """The size of the context."""
     settings.params.n_ctx = read_integer(text)
     if settings.params.n_ctx == 0:
         # As llama-server: "all that the model was trained for" is not to be shrunk by --fit.
@@ -125,6 +144,7 @@ def context(settings: Settings, text: str) -> None:
 
 
 def hosts(settings: Settings, text: str) -> None:
+    """Where to listen."""
     settings.params.hostnames = _items(text)
 
 
@@ -138,6 +158,7 @@ def _items(text: str) -> list[str]:
 
 
 def template_file(settings: Settings, text: str) -> None:
+    """A chat template from a file."""
     settings.params.chat_template = _read_file(text)
 
 
@@ -150,6 +171,7 @@ def _read_file(path: str) -> str:
 
 
 def template_variables(settings: Settings, text: str) -> None:
+    """The template's variables, as JSON."""
     import json
 
     try:
@@ -164,6 +186,7 @@ def template_variables(settings: Settings, text: str) -> None:
 
 
 def reasoning(settings: Settings, text: str) -> None:
+    """Thinking: on, off or auto."""
     choice("enable_reasoning", {"on": 1, "off": 0, "auto": -1})(settings, text)
     if text != "auto":
         # The parameter alone does not reach the template; llama-server's parser sets both.
@@ -172,19 +195,23 @@ def reasoning(settings: Settings, text: str) -> None:
 
 
 def keys(settings: Settings, text: str) -> None:
+    """API keys from the command line, added to the others."""
     settings.params.api_keys = [*settings.params.api_keys, *[key for key in text.split(",") if key]]
 
 
 def key_file(settings: Settings, text: str) -> None:
+    """API keys from a file, added to the others."""
     lines = [line.strip() for line in _read_file(text).splitlines()]
     settings.params.api_keys = [*settings.params.api_keys, *[line for line in lines if line and line[0] != "#"]]
 
 
 def adapters(settings: Settings, text: str) -> None:
+    """LoRA adapters of full strength."""
     _add_adapters(settings, [(path, 1.0) for path in _items(text)])
 
 
 def scaled_adapters(settings: Settings, text: str) -> None:
+    """LoRA adapters, each with its strength."""
     pairs = [part.rpartition(":") for part in _items(text)]
     if not all(path for path, _, _ in pairs):
         raise FlagError("lora-scaled format: FNAME:SCALE")
@@ -198,6 +225,8 @@ def _add_adapters(settings: Settings, adapters: list[tuple[str, float]]) -> None
 
 
 def directory(attribute: str) -> Setter:
+    """Sets a directory, which must be there."""
+
     def apply(settings: Settings, text: str) -> None:
         if not os.path.isdir(text):  # noqa: PTH112 - pathlib is slow to import
             raise FlagError(f"not a directory: {text}")
@@ -208,11 +237,13 @@ def directory(attribute: str) -> Setter:
 
 
 def origins(settings: Settings, text: str) -> None:
+    """Allowed origins; explicit ones are not overruled."""
     settings.params.cors_origins = text
     settings.params.cors_origins_explicit = True
 
 
 def draft_types(settings: Settings, text: str) -> None:
+    """Kinds of speculative decoding."""
     kinds = settings.library.common_speculative_type
     chosen = []
     for part in text.split(","):
@@ -224,6 +255,7 @@ def draft_types(settings: Settings, text: str) -> None:
 
 
 def buffer_types(settings: Settings, text: str) -> None:
+    """Where tensors live, added to what was said before."""
     present = settings.params.tensor_buft_overrides
     settings.params.tensor_buft_overrides = f"{present},{text}" if present else text
 
@@ -232,15 +264,18 @@ _EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 
 
 def experts_on_cpu(settings: Settings, _value: str) -> None:
+    """All experts of a mixture stay on the CPU."""
     buffer_types(settings, f"{_EXPERTS}=CPU")
 
 
 def some_experts_on_cpu(settings: Settings, text: str) -> None:
+    """Those of the first N layers do."""
     for layer in range(read_integer(text)):
         buffer_types(settings, rf"blk\.{layer}{_EXPERTS}=CPU")
 
 
 def tensor_split(settings: Settings, text: str) -> None:
+    """The share of each GPU; the rest get none."""
     shares = [read_real(part) for part in text.replace("/", ",").split(",")]
     n_devices = len(settings.params.tensor_split)
     if len(shares) > n_devices:
@@ -249,15 +284,18 @@ def tensor_split(settings: Settings, text: str) -> None:
 
 
 def rerank(settings: Settings, _value: str) -> None:
+    """The reranking endpoint needs its pooling too."""
     settings.params.embedding = True
     settings.params.pooling_type = settings.library.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
 
 
 def timeout(settings: Settings, text: str) -> None:
+    """One limit for reading and for writing."""
     settings.params.timeout_read = settings.params.timeout_write = read_integer(text)
 
 
 def rope_scale(settings: Settings, text: str) -> None:
+    """A factor of the context, which llama.cpp keeps as its inverse."""
     factor = read_real(text)
     if factor == 0:
         raise FlagError("the factor is 0")
@@ -265,4 +303,5 @@ def rope_scale(settings: Settings, text: str) -> None:
 
 
 def seed(settings: Settings, text: str) -> None:
+    """A seed; -1 is the largest number, which stands for a random one."""
     settings.params.sampling.seed = read_integer(text) % 2**32
