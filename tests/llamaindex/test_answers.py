@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import (
@@ -144,14 +145,26 @@ class TestTools:
         script.deltas = [{"reasoning_content": "hm"}, {"content": "Well"}, *self.CALLS]
         script.finish_reason = "tool_calls"
 
-    def test_what_is_sent(self, scripted_llm: LocalLlama, script: ScriptedServer, tools: list[FunctionTool]) -> None:
+    @pytest.mark.parametrize(
+        ("arguments", "choice"),
+        [
+            ({"tool_required": True, "tool_choice": None}, "required"),
+            ({"tool_choice": None}, "auto"),
+            ({"tool_choice": "add"}, "add"),
+            ({"tool_choice": {"type": "function", "function": {"name": "add"}}}, "add"),
+        ],
+    )
+    def test_what_the_core_is_asked(
+        self, scripted_llm: LocalLlama, tools: list[FunctionTool], arguments: dict[str, Any], choice: str
+    ) -> None:
         history = [ChatMessage("You add.", role="system")]
-        scripted_llm.chat_with_tools(tools, "1+2?", chat_history=history, tool_required=True, tool_choice=None)
-        body = script.requests[-1]
-        assert [message["role"] for message in body["messages"]] == ["system", "user"]
-        assert [tool["function"]["name"] for tool in body["tools"]] == ["add"]
-        assert set(body["tools"][0]["function"]["parameters"]["properties"]) == {"a", "b"}
-        assert body["tool_choice"] == "required"
+        prepared = scripted_llm._prepare_chat_with_tools(tools, "1+2?", chat_history=history, **arguments)
+        request, _ = scripted_llm._call(prepared.pop("messages"), prepared)
+        assert [message.role for message in request.messages] == ["system", "user"]
+        assert [tool.name for tool in request.tools] == ["add"]
+        assert "Add two numbers." in request.tools[0].description
+        assert set(request.tools[0].parameters["properties"]) == {"a", "b"}
+        assert (request.tool_choice, request.parallel_tool_calls) == (choice, False)
         assert len(history) == 1, "the caller's list is left alone"
 
     def test_no_tools_are_not_sent(self, scripted_llm: LocalLlama, script: ScriptedServer) -> None:

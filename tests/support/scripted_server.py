@@ -18,6 +18,20 @@ USAGE = {
     "total_tokens": 18,
     "prompt_tokens_details": {"cached_tokens": 3},
 }
+PROPS = {
+    "default_generation_settings": {"n_ctx": 4096},
+    "total_slots": 1,
+    "chat_template_caps": dict.fromkeys(
+        (
+            "supports_system_role",
+            "supports_tools",
+            "supports_tool_calls",
+            "supports_parallel_tool_calls",
+            "supports_preserve_reasoning",
+        ),
+        True,
+    ),
+}
 TIMINGS = {"cache_n": 3, "prompt_n": 8, "prompt_ms": 4.0, "predicted_n": 7, "predicted_ms": 14.0}
 
 
@@ -54,7 +68,7 @@ class _Requests(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/props":
-            self._send({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1, "chat_template_caps": {}})
+            self._send(PROPS)
         else:
             self._send({"status": "ok"})
 
