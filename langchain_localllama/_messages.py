@@ -28,7 +28,8 @@ _CHAT_ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "ai": "assistant",
 }
-_CALL_BLOCKS = frozenset({"tool_call", "tool_use", "tool_call_chunk", "invalid_tool_call"})
+_CALL_BLOCKS = frozenset({"tool_call", "tool_use", "tool_call_chunk", "invalid_tool_call", "function_call"})
+_THINKING_BLOCKS = frozenset({"reasoning", "thinking"})
 # What another vendor's model thought, encrypted: no other model can read it.
 _UNREADABLE_BLOCKS = frozenset({"redacted_thinking"})
 
@@ -107,12 +108,12 @@ def _assistant(message: AIMessage) -> Message:
     call_blocks: list[Mapping[str, Any]] = []
     for block in blocks:
         kind = "text" if isinstance(block, str) else block_type(block)
-        if isinstance(block, str) or kind not in _CALL_BLOCKS | _UNREADABLE_BLOCKS | {"reasoning", "thinking"}:
+        if isinstance(block, str) or kind not in _CALL_BLOCKS | _THINKING_BLOCKS | _UNREADABLE_BLOCKS:
             parts.append(to_part(block))
         elif kind in _CALL_BLOCKS:
             call_blocks.append(block)
-        elif kind in {"reasoning", "thinking"}:
-            thinking.append(str(block.get("reasoning") or block.get("thinking") or ""))
+        elif kind in _THINKING_BLOCKS:
+            thinking.append(_thinking(block))
     reasoning = "".join(thinking) or message.additional_kwargs.get("reasoning_content")
     return Message(
         "assistant",
@@ -123,6 +124,13 @@ def _assistant(message: AIMessage) -> Message:
     )
 
 
+def _thinking(block: Mapping[str, Any]) -> str:
+    text = block.get("reasoning") or block.get("thinking")
+    if text is None:  # OpenAI's Responses API
+        text = "\n".join(part.get("text", "") for part in block.get("summary") or ())
+    return str(text)
+
+
 def _tool_calls(message: AIMessage, blocks: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
     calls = [*message.tool_calls, *message.invalid_tool_calls]
     ids = {call["id"] for call in calls}
@@ -130,7 +138,7 @@ def _tool_calls(message: AIMessage, blocks: Sequence[Mapping[str, Any]]) -> tupl
     # content alone was put there by hand.
     found: list[Mapping[str, Any]] = [
         *cast("list[Mapping[str, Any]]", calls),
-        *(block for block in blocks if block.get("id") not in ids),
+        *(block for block in blocks if _call_id(block) not in ids),
     ]
     made = [_tool_call(call, position) for position, call in enumerate(found)]
     function_call = message.additional_kwargs.get("function_call")
@@ -141,10 +149,22 @@ def _tool_calls(message: AIMessage, blocks: Sequence[Mapping[str, Any]]) -> tupl
 
 
 def _tool_call(call: Mapping[str, Any], position: int) -> ToolCall:
-    arguments = call.get("args", call.get("input"))
+    name = str(call.get("name") or "")
+    arguments: Any = next((call[key] for key in ("args", "input", "arguments") if call.get(key)), {})
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments or {}, ensure_ascii=False)
-    return ToolCall(str(call.get("id") or f"call_{position}"), str(call.get("name") or ""), arguments)
+        try:
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"the arguments of the call of {name!r} in the messages are not JSON: {error}",
+                hint="Give plain values: strings, numbers, booleans, None, lists and dicts.",
+            ) from error
+    return ToolCall(str(_call_id(call) or f"call_{position}"), name, arguments)
+
+
+def _call_id(call: Mapping[str, Any]) -> Any:
+    # In OpenAI's Responses API `id` is the item's own, and the result answers `call_id`.
+    return call.get("call_id") or call.get("id")
 
 
 def _function_call_id(name: str) -> str:

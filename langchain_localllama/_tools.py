@@ -81,3 +81,17 @@ def to_tool_choice(choice: str | bool | Mapping[str, Any] | None, names: Sequenc
         f"tool_choice={choice!r} is neither a tool of this call nor one of {', '.join(_CHOICES)}",
         hint=f"Did you mean {near!r}?" if near else f"The tools are: {', '.join(names)}.",
     )
+
+
+def to_response_format(value: Any) -> Mapping[str, Any] | None:
+    """The `response_format` of a call: an object as in the OpenAI API, sent as it is.
+
+    Raises:
+        ConfigurationError: It is not such an object.
+    """
+    if value is None or isinstance(value, Mapping):
+        return value
+    raise ConfigurationError(
+        f"response_format must be a dict such as {{'type': 'json_object'}}, not {type(value).__name__}",
+        hint="For a class, use with_structured_output().",
+    )

@@ -35,7 +35,7 @@ from ._messages import to_core_messages
 from ._output import MODEL_PROVIDER, to_chat_result, to_generation_chunk
 from ._parameters import LocalLlamaParameters
 from ._profile import to_profile
-from ._tools import ToolLike, to_openai_tools, to_tool_choice, to_tool_specs
+from ._tools import ToolLike, to_openai_tools, to_response_format, to_tool_choice, to_tool_specs
 
 if TYPE_CHECKING:
     from localllama import StartProgress
@@ -161,7 +161,7 @@ class ChatLocalLlama(LocalLlamaParameters):
             tools=tools,
             tool_choice=to_tool_choice(arguments["tool_choice"], [tool.name for tool in tools]),
             parallel_tool_calls=arguments["parallel_tool_calls"] if tools else None,
-            response_format=arguments["response_format"],
+            response_format=to_response_format(arguments["response_format"]),
         )
         timeout = self.timeout if arguments["timeout"] is None else arguments["timeout"]
         return _Call(

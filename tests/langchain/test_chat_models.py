@@ -65,6 +65,7 @@ def test_a_call_without_stop_strings_has_those_of_the_object(script) -> None:
         ({"whatever_this_is": 1}, "whatever_this_is", "extra_body"),
         ({"temperature": -1}, "temperature=-1", None),
         ({"timeout": -1}, "total_seconds", None),
+        ({"response_format": str}, "response_format", "with_structured_output"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )

@@ -155,12 +155,26 @@ CORE_CALL = ToolCall("c1", "weather", '{"city": "Köln"}')
         AIMessage([CALL]),
         AIMessage([{"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Köln"}}]),
         AIMessage([{"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Köln"}}], tool_calls=[CALL]),
+        AIMessage(
+            [{"type": "function_call", "id": "fc_9", "call_id": "c1", "name": "weather", "arguments": "{}"}],
+            tool_calls=[CALL],
+        ),
+        AIMessage([{"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Köln"}'}]),
         AIMessageChunk(
             content=[{"type": "tool_call_chunk", "id": "c1", "name": "weather", "args": '{"city": "K', "index": 0}],
             tool_call_chunks=[{"name": "weather", "args": '{"city": "Köln"}', "id": "c1", "index": 0}],
         ),
     ],
-    ids=["field", "v1", "content-alone", "anthropic-alone", "anthropic", "chunk"],
+    ids=[
+        "field",
+        "v1",
+        "content-alone",
+        "anthropic-alone",
+        "anthropic",
+        "openai-responses",
+        "openai-responses-alone",
+        "chunk",
+    ],
 )
 def test_a_tool_call_is_sent_once_wherever_it_stands(message: AIMessage) -> None:
     assert one(message) == Message("assistant", "", tool_calls=(CORE_CALL,))
@@ -171,6 +185,11 @@ def test_a_malformed_call_keeps_what_the_model_wrote() -> None:
         "", invalid_tool_calls=[{"name": "weather", "args": '{"city": ', "id": "c1", "error": None}], tool_calls=[]
     )
     assert one(message).tool_calls == (ToolCall("c1", "weather", '{"city": '),)
+
+
+def test_arguments_that_are_not_json_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'weather'.*not JSON"):
+        one(AIMessage("", tool_calls=[{**CALL, "args": {"when": object()}}]))
 
 
 def test_calls_without_an_id_get_one() -> None:
@@ -197,9 +216,10 @@ def test_the_function_call_of_2023_and_its_answer_belong_together() -> None:
             [{"type": "reasoning", "reasoning": "2+2"}, {"type": "text", "text": "4"}],
             additional_kwargs={"reasoning_content": "2+2"},
         ),
+        AIMessage([{"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "2+2"}]}, "4"]),
         AIMessage([{"type": "redacted_thinking", "data": "?"}, {"type": "thinking", "thinking": "2+2"}, "4"]),
     ],
-    ids=["v0", "v1", "anthropic", "both", "redacted"],
+    ids=["v0", "v1", "anthropic", "both", "openai-responses", "redacted"],
 )
 def test_thinking_goes_back_apart_from_the_answer(message: AIMessage) -> None:
     assert one(message) == Message("assistant", "4", reasoning="2+2")
