@@ -8,6 +8,7 @@ nested streams exhaust, no state bound to an event loop or copied by a fork, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import time
@@ -295,5 +296,10 @@ def _core_request(request: httpx.Request) -> httpcore.Request:
 
 
 def _ssl_context(request: httpx.Request) -> ssl.SSLContext | None:
-    # Loading the certificates takes 20 ms, which a call over a UNIX socket must not pay.
-    return httpx.create_ssl_context(trust_env=False) if request.url.scheme == "https" else None
+    # Loading the certificates takes 20 ms, which a call over a UNIX socket must not pay, and any other only once.
+    return _default_ssl_context() if request.url.scheme == "https" else None
+
+
+@functools.cache
+def _default_ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
