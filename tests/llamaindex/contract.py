@@ -22,7 +22,7 @@ import pytest
 from llama_index.core import PromptTemplate, instrumentation
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.indices.prompt_helper import ChatPromptHelper, PromptHelper
+from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.llms.llm import LLM
@@ -221,9 +221,8 @@ class LLMContract:
         metadata = llm.metadata
         assert metadata.is_chat_model
         assert 0 < metadata.num_output < metadata.context_window
-        for kind in (PromptHelper, ChatPromptHelper):
-            prompt = PromptTemplate("Context: {context_str}\nQuestion: {query_str}")
-            assert kind.from_llm_metadata(metadata)._get_available_chunk_size(prompt, llm=llm) > 0
+        prompt = PromptTemplate("Context: {context_str}\nQuestion: {query_str}")
+        assert PromptHelper.from_llm_metadata(metadata)._get_available_chunk_size(prompt, llm=llm) > 0
 
     def test_misspelt_call_arguments_are_refused(self, llm: LLM) -> None:
         for call in (llm.chat, llm.stream_chat):

@@ -80,7 +80,7 @@ class TestSecrets:
         )
 
     def test_none_is_shown(self, llm: LocalLlama) -> None:
-        for text in (repr(llm), str(llm), str(llm.to_payload()), repr(llm._client)):
+        for text in (repr(llm), str(llm), str(llm.metadata), repr(llm._client)):
             assert "sk-" not in text
 
     def test_none_is_serialized(self, llm: LocalLlama) -> None:
