@@ -31,13 +31,13 @@ class _Log:
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
-        self._size = 0
+        self._n_bytes = 0
 
     def keep(self, data: bytes) -> None:
         self._pieces.append(data)
-        self._size += len(data)
-        while self._size > LOG_BYTES and len(self._pieces) > 1:
-            self._size -= len(self._pieces.popleft())
+        self._n_bytes += len(data)
+        while self._n_bytes > LOG_BYTES and len(self._pieces) > 1:
+            self._n_bytes -= len(self._pieces.popleft())
 
     def text(self) -> str:
         return b"".join(tuple(self._pieces)).decode(errors="replace")

@@ -33,10 +33,10 @@ class OwnerWatch:
         self._owner_descriptor = owner_descriptor
         self._poll = select.poll()
         self._is_exit_seen = False
-        self._timeout: int | None = PARENT_CHECK_MILLISECONDS
+        self._timeout_ms: int | None = PARENT_CHECK_MILLISECONDS
         if owner_descriptor >= 0:
             self._poll.register(owner_descriptor, select.POLLIN)
-            self._timeout = None
+            self._timeout_ms = None
         self._prctl = load_prctl()
         if self._prctl is not None:
             self._prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
@@ -52,7 +52,7 @@ class OwnerWatch:
 
     def wait(self) -> set[int]:
         """Block until something is to be looked at; returns the descriptors that are ready."""
-        ready = {descriptor for descriptor, _ in self._poll.poll(self._timeout)}
+        ready = {descriptor for descriptor, _ in self._poll.poll(self._timeout_ms)}
         self._is_exit_seen = self._is_exit_seen or self._owner_descriptor in ready
         return ready
 

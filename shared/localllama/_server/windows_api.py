@@ -169,11 +169,13 @@ class Kernel32:
         self._library.CloseHandle(wintypes.HANDLE(handle))
 
     def _attribute_list(self, values: Mapping[int, Any]) -> Any:
-        size = ctypes.c_size_t()
+        n_bytes = ctypes.c_size_t()
         # The first call only says how large it has to be, and "fails".
-        self._library.InitializeProcThreadAttributeList(None, len(values), 0, ctypes.byref(size))
-        attributes = ctypes.create_string_buffer(size.value)
-        self._checked(self._library.InitializeProcThreadAttributeList(attributes, len(values), 0, ctypes.byref(size)))
+        self._library.InitializeProcThreadAttributeList(None, len(values), 0, ctypes.byref(n_bytes))
+        attributes = ctypes.create_string_buffer(n_bytes.value)
+        self._checked(
+            self._library.InitializeProcThreadAttributeList(attributes, len(values), 0, ctypes.byref(n_bytes))
+        )
         for kind, value in values.items():
             self._checked(
                 self._library.UpdateProcThreadAttribute(
