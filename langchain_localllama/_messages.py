@@ -153,7 +153,7 @@ def _tool_call(call: Mapping[str, Any], position: int) -> ToolCall:
     arguments: Any = next((call[key] for key in ("args", "input", "arguments") if call.get(key)), {})
     if not isinstance(arguments, str):
         try:
-            arguments = json.dumps(arguments, ensure_ascii=False)
+            arguments = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"the arguments of the call of {name!r} in the messages are not JSON: {error}",

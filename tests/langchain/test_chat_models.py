@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -210,6 +210,22 @@ async def test_callbacks_fire_once_for_each_thing(script) -> None:
     events = [event async for event in llm.astream_events("hi", version="v2")]
     texts = [event["data"]["chunk"].content for event in events if event["event"] == "on_chat_model_stream"]
     assert "".join(texts) == "Hello"
+
+
+def test_usage_is_counted_once_for_each_call(script) -> None:
+    llm = model()
+    with get_usage_metadata_callback() as counted:
+        llm.invoke("hi")
+        list(llm.stream("hi"))
+        llm.batch(["hi", "hi"])
+    assert counted.usage_metadata == {
+        "m.gguf": {
+            "input_tokens": 28,
+            "output_tokens": 12,
+            "total_tokens": 40,
+            "input_token_details": {"cache_read": 8},
+        }
+    }
 
 
 def test_traces_name_the_model_the_parameters_and_the_version(script) -> None:

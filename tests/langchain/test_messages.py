@@ -187,9 +187,10 @@ def test_a_malformed_call_keeps_what_the_model_wrote() -> None:
     assert one(message).tool_calls == (ToolCall("c1", "weather", '{"city": '),)
 
 
-def test_arguments_that_are_not_json_are_refused() -> None:
+@pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "nan"])
+def test_arguments_that_are_not_json_are_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"'weather'.*not JSON"):
-        one(AIMessage("", tool_calls=[{**CALL, "args": {"when": object()}}]))
+        one(AIMessage("", tool_calls=[{**CALL, "args": {"when": value}}]))
 
 
 def test_calls_without_an_id_get_one() -> None:
