@@ -41,7 +41,8 @@ class LocalLlamaParameters(BaseChatModel, ServerOptions, SamplingOptions):
         streaming: Let `invoke` generate as a stream too, so that callbacks see each token; `False` turns streaming off.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    # `hide_input_in_errors`: pydantic's own error is the cause of ours, and a traceback shows it, with a key in it perhaps.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     model: PathText | None = Field(default_factory=from_env("LOCALLLAMA_MODEL", default=None))
     env: dict[str, str] = Field(default_factory=dict, repr=False, exclude=True)
@@ -117,7 +118,7 @@ class LocalLlamaParameters(BaseChatModel, ServerOptions, SamplingOptions):
         # LangChain serializes plain values and its own classes only.
         plain: dict[str, Any] = {}
         if self.lora:
-            plain["lora"] = [adapter.model_dump() for adapter in self.lora]
+            plain["lora"] = [adapter.model_dump() for adapter in self._server_settings().lora]
         if isinstance(self.timeout, TimeoutSettings):
             plain["timeout"] = self.timeout.model_dump()
         return plain

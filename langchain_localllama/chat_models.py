@@ -257,9 +257,8 @@ class ChatLocalLlama(LocalLlamaParameters):
         return params
 
     def _stop_strings(self, stop: list[str] | None) -> list[str] | None:
-        if stop is not None:
-            return stop
-        return list(self.stop) if self.stop is not None else None
+        strings = stop if stop is not None else self._sampling_settings().stop
+        return None if strings is None else list(strings)
 
     def _model_info(self) -> ModelInfo | None:
         # A model that is missing or damaged is an error of the call that needs it, which says so better.

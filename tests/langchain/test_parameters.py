@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,13 @@ def test_repr_names_the_model_and_no_secret() -> None:
         assert "n_batch" not in text, "a default says nothing"
 
 
+@pytest.mark.parametrize("secret", [{"api_key": ["sk-secret"]}, {"env": {"TOKEN": ["sk-secret"]}}], ids=str)
+def test_a_traceback_shows_no_secret(secret: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ChatLocalLlama(model="m.gguf", base_url="http://h:1", **secret)
+    assert "sk-secret" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_serialized_objects_come_back_and_hold_no_secret() -> None:
     llm = ChatLocalLlama(
         model="m.gguf",
@@ -175,6 +183,14 @@ def test_changes_count_from_the_next_call_on(script) -> None:
     assert llm._get_llm_string() != before
     llm.model_copy(update={"n_ctx": 99}).invoke("hi")
     assert script.last.settings.n_ctx == 99
+    llm.stop, llm.lora = "END", "a.gguf"
+    llm.invoke("hi")
+    assert script.last.sampling.stop == ("END",)
+    assert llm._get_ls_params()["ls_stop"] == ["END"]
+    assert '"a.gguf"' in dumps(llm)
+    llm.temperature = -1
+    with pytest.raises(ConfigurationError, match="temperature=-1"):
+        llm.invoke("hi")
 
 
 def test_configurable_fields(script) -> None:
