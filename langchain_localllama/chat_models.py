@@ -62,8 +62,9 @@ class ChatLocalLlama(LocalLlamaParameters):
         llm = ChatLocalLlama(model="Qwen/Qwen2.5-Coder-3B-Instruct-GGUF:Q4_K_M", temperature=0)
         llm.invoke("Write a haiku about C.")   # the server starts here, and stays warm
 
-    Making the object starts nothing and loads nothing. The first call starts the server; objects and copies with equal
-    server settings share it; it ends with the last of them, with `close()`, and with this process in any case.
+    Making the object starts nothing; at most it reads the header of a model file that is here. The first call starts the
+    server; objects and copies with equal server settings share it; it ends with the last of them, dropped or closed, and
+    with this process in any case.
 
     Every argument has the name that llama.cpp gives it. Those of `localllama.SamplingSettings` (`temperature`,
     `max_tokens`, `stop`, `seed`, `top_k`, `grammar`, `reasoning`, `extra_body`, ...) can be given to a single call too, as
@@ -183,7 +184,10 @@ class ChatLocalLlama(LocalLlamaParameters):
         parallel_tool_calls: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """A copy of this model that may call tools.
+        """This model with tools that it may call.
+
+        The choice is handed to llama-server, which does not enforce it on every chat template; a template that shows no
+        tools leaves them out.
 
         Args:
             tools: Functions, tools, pydantic classes, typed dicts or JSON schemas.
