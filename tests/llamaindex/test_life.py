@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import pickle
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -163,6 +164,18 @@ class TestSlots:
             llm.chat(HELLO, timeout=0.3)
         assert caught.value.limit == "total"
         assert self.is_free(llm, 5.0)
+
+
+def test_a_stream_that_is_left_at_the_end_of_a_loop_is_closed_in_silence(
+    micro_llm: LocalLlama, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async for _ in await micro_llm.astream_chat(HELLO, max_tokens=500):
+            break
+
+    asyncio.run(run())
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_the_tokenizer_is_the_models_and_survives_pickling(micro_llm: LocalLlama) -> None:

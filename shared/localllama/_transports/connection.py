@@ -194,7 +194,15 @@ class _AsyncClockedStream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         self._live.discard(self)
-        await self._stream.aclose()
+        # anyio closes the socket at once and then lets the loop turn. Here that turn is left out: at the end of a loop
+        # asyncio closes all async generators at the same time, and one whose closing is suspended makes it log
+        # "asynchronous generator is already running" for each generator that it reads from.
+        closing = self._stream.aclose()
+        try:
+            closing.send(None)
+        except StopIteration:
+            return
+        closing.close()
 
     async def start_tls(
         self,
