@@ -138,7 +138,8 @@ def _create(environment: Path, uv: str | None) -> None:
     environment.mkdir(parents=True, exist_ok=True)
     Stamp().write(environment)
     if uv:
-        command = [uv, "venv", "--quiet", "--allow-existing", "--python", python, str(environment)]
+        # Seeded with pip, so that whatever is run in it may count on `python -m pip`.
+        command = [uv, "venv", "--quiet", "--seed", "--allow-existing", "--python", python, str(environment)]
     else:
         command = [python, "-m", "venv", str(environment)]
     for entry in environment.iterdir():
