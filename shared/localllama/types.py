@@ -342,7 +342,7 @@ class ModelInfo:
     """What is known of a model without running it.
 
     Attributes:
-        name: A short name for people: `general.name` of the header, else the file's name.
+        name: A short name for people: that of the file, without ".gguf" and the number of a split.
         path: The GGUF file, absolute; None when the model lives behind `base_url`.
         n_ctx: The context window of one request, in tokens; what the server is started with.
         n_ctx_train: The length that the model was trained for, in tokens.

@@ -123,7 +123,7 @@ class TestMetadata:
     def test_of_a_file_that_is_here(self, micro_model: Path) -> None:
         llm = LocalLlama(model=str(micro_model))
         assert llm.metadata.context_window == 4096, "what the header says; the server gets the same"
-        assert llm.metadata.model_name == "micro"
+        assert llm.metadata.model_name == micro_model.stem
         assert llm.metadata.system_role.value == "system"
         assert not llm._client.is_running
 

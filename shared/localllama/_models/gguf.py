@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = ["GGUFHeader", "model_fingerprint", "model_info", "read_gguf_header"]
 
 PathText = str | os.PathLike[str]
 
+_SPLIT_SUFFIX = re.compile(r"-\d{5}-of-\d{5}$")
 FALLBACK_N_CTX = 4096
 """The context window where neither the caller nor the header names one, in tokens."""
 
@@ -169,7 +171,8 @@ def model_info(path: PathText, n_ctx: int | None = None, *, allow_longer: bool =
         )
     default = min(trained, DEFAULT_N_CTX) if trained is not None else FALLBACK_N_CTX
     return ModelInfo(
-        name=header.name or Path(header.path).stem,
+        # Not `general.name`: it is often a leftover of training, such as "Smollm2 135M 8k Lc100K Mix1 Ep2".
+        name=_SPLIT_SUFFIX.sub("", Path(header.path).stem),
         path=str(Path(header.path).absolute()),
         n_ctx=n_ctx if n_ctx is not None else default,
         n_ctx_train=trained,

@@ -1,7 +1,8 @@
 """Builds the bodies of requests: what llama-server's schema takes, and nothing that it would misread in silence.
 
 `stream` is always on for generation. A request that is not streamed keeps its slot for up to a second or, while other
-requests produce results, for ever after its caller has left (`docs/llamacpp.md`, section 3).
+requests produce results, for ever after its caller has left (`recv_with_timeout` in llama.cpp's
+tools/server/server-queue.cpp waits anew after each notification).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _tool_fields(request: ChatRequest) -> dict[str, Any]:
     llama-server takes the strings "auto", "none" and "required" only; the object form of the OpenAI API would silently
     become "auto", so a named tool is offered alone. "none" leaves the tools out, because the server would still render
     them into the prompt. "required" is a strong wish and no guarantee there: the model may write text before a call, and
-    `max_tokens` may end it (section 4 of `docs/llamacpp.md`).
+    `max_tokens` may end it (llama.cpp pull request 22654, issue 27217).
     """
     choice = request.tool_choice
     if choice == "none" or (not request.tools and choice in (None, "auto")):

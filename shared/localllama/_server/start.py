@@ -206,17 +206,20 @@ def _plan(
     config_directory.mkdir(mode=0o700)
     socket_path: str | None = None
     port: int | None = None
-    key: str | None = None
-    key_file: str | None = None
     if _listens_on_unix_socket(settings, runtime):
         socket_path = str(directory / "server.sock")
         base_url = "http://localllama"
     else:
-        port, key = _free_loopback_port(), secrets.token_urlsafe(32)
-        key_file = str(directory / "api-key")
+        port = _free_loopback_port()
+        base_url = f"http://127.0.0.1:{port}"
+    key: str | None = None
+    key_file: str | None = None
+    if port is not None or "--api-key-file" in flags:
+        # On a socket of our own it guards against /etc/llama.cpp/config.ini, which nobody can shut out: a key that is set
+        # there would lock us out, but llama-server takes each of the keys that it was given.
+        key, key_file = secrets.token_urlsafe(32), str(directory / "api-key")
         with open(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(key + "\n")
-        base_url = f"http://127.0.0.1:{port}"
     arguments = server_arguments(
         settings,
         request.model,

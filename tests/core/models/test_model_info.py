@@ -53,5 +53,5 @@ def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch) -> None:
     assert model_info(path.name).path == str(path)
 
 
-def test_without_a_name_the_file_lends_its_own(tmp_path: Path) -> None:
-    assert model_info(written(tmp_path, general__name=string(""))).name == "Some-Model"
+def test_the_file_lends_its_name(tmp_path: Path) -> None:
+    assert model_info(written(tmp_path)).name == "Some-Model"
