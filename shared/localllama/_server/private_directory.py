@@ -136,6 +136,9 @@ def _make_in(base: str) -> Path:
 def _is_left_over(directory: str) -> bool:
     try:
         status = os.lstat(directory)
+    except OSError:  # its owner has just removed it
+        return False
+    try:
         if sys.platform != "win32" and (status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != _OWN_MODE):
             return False
         return _is_free(Path(directory, _LOCK_NAME))
