@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -26,9 +27,10 @@ def _visible_to_others(pid: int) -> str:
     """What `ps` and `lsof` show of a process and its descendants: command lines, open files, sockets."""
     shown = []
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-        shown += process.cmdline()
-        shown += [file.path for file in process.open_files()]
-        shown += [str(c.laddr) for c in process.net_connections("all")]
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile, or is a zombie: nothing to see
+            shown += process.cmdline()
+            shown += [file.path for file in process.open_files()]
+            shown += [str(c.laddr) for c in process.net_connections("all")]
     return "\n".join(shown)
 
 
