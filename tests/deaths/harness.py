@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from localllama._server.private_directory import sweep_private_directories
+from localllama._server.supervisor import BOOTSTRAP
 from support.processes import ProcessIdentity, processes_with_token
 from support.waiting import wait_until
 
@@ -154,6 +155,9 @@ class Trial:
     def supervisor(self) -> int:
         (pid,) = self.supervisors()
         return pid
+
+    def is_supervised_by_python(self) -> bool:
+        return BOOTSTRAP.encode() in _command_line(self.supervisors()[0])
 
     def server(self) -> int:
         (pid,) = self.servers()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deaths.harness import GONE_SECONDS, Trial, repeat
+from deaths.harness import Trial, repeat
 from support.processes import ProcessIdentity
 
 pytestmark = pytest.mark.deaths
@@ -60,7 +60,8 @@ def test_stop_while_a_child_holds_the_lifeline(mode: str, micro_model: Path) -> 
         with Trial("stop_while_c_forked_child_lives", mode, model=micro_model) as owner:
             owner.hear("READY")
             seconds = float(owner.hear("STOPPED").split()[1])
-            assert seconds < GONE_SECONDS
+            # Later, `stop` would have reached for its second means.
+            assert seconds < 1.2
             owner.assert_gone(0.5)
 
     repeat(trial)

@@ -116,6 +116,7 @@ def test_owner_with_habits_is_killed(scenario: str) -> None:
         with Trial(scenario) as owner:
             owner.hear("READY")
             owner.assert_serving()
+            assert owner.is_supervised_by_python() == (scenario != "with_shell_supervisor")
             owner.kill()
             owner.wait_owner()
             owner.assert_gone()
