@@ -99,7 +99,7 @@ class Expander:
     def _parts(self, key: str, schema: dict[str, Any], path: frozenset[int]) -> Iterator[list[Alternative]]:
         value = schema[key]
         if key in {"$ref", "$dynamicRef"}:
-            yield self._of(self._index.target(schema, key), path)
+            yield self._referred(schema, key, path)
         elif key == "allOf":
             for part in value:
                 yield self._of(part, path)
@@ -114,6 +114,11 @@ class Expander:
         elif key.startswith("dependent"):
             for name, part in value.items():
                 yield self._dependent(schema, key, name, part, path)
+
+    def _referred(self, schema: dict[str, Any], key: str, path: frozenset[int]) -> list[Alternative]:
+        if key == "$dynamicRef" and self._index.is_ambiguous(schema):
+            self._notes.leave(schema, key)
+        return self._of(self._index.target(schema, key), path)
 
     def _dependent(
         self, schema: dict[str, Any], key: str, name: str, part: Any, path: frozenset[int]

@@ -235,6 +235,9 @@ def _violation(error: ValidationError) -> Violation:
         present: Any = error.instance
         missing = [name for name in names if name not in present]
         return Violation(path, keyword, f"required members are missing: {', '.join(map(_quoted, missing))}")
+    if "propertyNames" in error.relative_schema_path:
+        message = f"the name {_quoted(error.instance)} is not allowed; names must satisfy {_quoted(_names_rule(error))}"
+        return Violation(path, "propertyNames", message)
     sentence = _SENTENCES.get(keyword, "{message}")
     message = error.message if len(error.message) <= _LONGEST_QUOTE else f"{error.message[:_LONGEST_QUOTE]}..."
     return Violation(
@@ -242,6 +245,10 @@ def _violation(error: ValidationError) -> Violation:
         keyword,
         sentence.format(instance=_quoted(error.instance), rule=_quoted(error.validator_value), message=message),
     )
+
+
+def _names_rule(error: ValidationError) -> Any:
+    return {str(error.validator): error.validator_value}
 
 
 # -- repair -----------------------------------------------------------------------------------------------------------

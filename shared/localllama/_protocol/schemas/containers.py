@@ -82,9 +82,18 @@ class _Items:
                 parts.append(prefix[position])
             elif "items" in schema:
                 parts.append(schema["items"])
-            elif prefix and "unevaluatedItems" in schema:
+            elif "unevaluatedItems" in schema and not self.covering(schema, position):
                 parts.append(schema["unevaluatedItems"])
         return tuple(part for part in parts if part is not True)
+
+    def covering(self, schema: dict[str, Any], position: int) -> list[dict[str, Any]]:
+        """The schemas beside it that speak of an item, so that it counts as evaluated."""
+        return [
+            other
+            for other in self.alternative
+            if other is not schema
+            and ("items" in other or "contains" in other or position < len(other.get("prefixItems", ())))
+        ]
 
 
 def _read_items(alternative: Alternative) -> _Items:
@@ -106,8 +115,12 @@ def _read_items(alternative: Alternative) -> _Items:
 def array_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, Any]]:
     """The bodies whose union an array is; none if there can be none."""
     items = _read_items(alternative)
-    if items.least > items.most:
+    if items.least > items.most or any(
+        schema.get("minContains", 1) > schema.get("maxContains", math.inf) for schema in items.contains
+    ):
         return []
+    if any("unevaluatedItems" in schema and items.covering(schema, 0) for schema in alternative):
+        shop.leave(alternative, "unevaluatedItems")
     if items.is_unique and (unique := _unique_bodies(items, shop)) is not None:
         return unique
     if items.contains and (shop.is_narrow or len(items.contains) == 1):
@@ -230,6 +243,7 @@ def object_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, An
     allowed = [name for name in names if False not in parts[name] and _is_allowed_name(name, alternative, shop)]
     if not set(required) <= set(allowed):
         return []
+    _leave_unevaluated(allowed, alternative, shop)
     bodies = []
     for needed, possible in _by_number(allowed, required, alternative, shop):
         properties = {name: shop.node(parts[name]) for name in possible}
@@ -244,8 +258,34 @@ def _property_parts(name: str, alternative: Alternative) -> tuple[Schema, ...]:
         mine += [part for pattern, part in schema.get("patternProperties", {}).items() if re.search(pattern, name)]
         if not mine and "additionalProperties" in schema:
             mine = [schema["additionalProperties"]]
+        if not mine and "unevaluatedProperties" in schema and not _speaking_of(name, schema, alternative):
+            mine = [schema["unevaluatedProperties"]]
         parts += mine
     return tuple(part for part in parts if part is not True)
+
+
+def _speaking_of(name: str, schema: dict[str, Any], alternative: Alternative) -> list[dict[str, Any]]:
+    """The schemas beside it that speak of a property, so that it counts as evaluated."""
+    return [
+        other
+        for other in alternative
+        if other is not schema
+        and (
+            name in other.get("properties", ())
+            or "additionalProperties" in other
+            or any(re.search(pattern, name) for pattern in other.get("patternProperties", ()))
+        )
+    ]
+
+
+def _leave_unevaluated(names: list[str], alternative: Alternative, shop: Workshop) -> None:
+    """Leave it to the check where a property is spoken of by what may not be below the schema that asks."""
+    for schema in alternative:
+        if "unevaluatedProperties" in schema:
+            below = shop.index.place(schema).pointer + "/"
+            others = [other for name in names for other in _speaking_of(name, schema, alternative)]
+            if any(not shop.index.place(other).pointer.startswith(below) for other in others):
+                shop.notes.leave(schema, "unevaluatedProperties")
 
 
 def _is_allowed_name(name: str, alternative: Alternative, shop: Workshop) -> bool:

@@ -36,7 +36,7 @@ _DURATION = (
 _LONGEST_HOST_NAME = 253  # RFC 1035
 
 FORMAT_PATTERNS: dict[str, str] = {
-    name: f"^{pattern}$"
+    name: f"^({pattern})$"
     for name, pattern in {
         "date": _DATE,
         "time": _TIME,

@@ -37,7 +37,7 @@ class SchemaIndex:
         self._places: dict[int, Place] = {}
         self._resources: dict[str, Schema] = {"": root}
         self._anchors: dict[tuple[str, str], Schema] = {}
-        self._dynamic_anchors: dict[str, Schema] = {}
+        self._dynamic_anchors: dict[str, list[Schema]] = {}
         self._kept: list[Schema] = []
         for schema, place in _parts(root, "", ""):
             self._add(schema, place)
@@ -50,7 +50,7 @@ class SchemaIndex:
             if isinstance(name := schema.get(keyword), str):
                 self._anchors.setdefault((place.base, name), schema)
         if isinstance(name := schema.get("$dynamicAnchor"), str):
-            self._dynamic_anchors.setdefault(name, schema)
+            self._dynamic_anchors.setdefault(name, []).append(schema)
 
     def place(self, schema: Schema) -> Place:
         """Where it lies; the root's for what has no place."""
@@ -68,6 +68,10 @@ class SchemaIndex:
             self._places.setdefault(id(part), place)
         return schema
 
+    def is_ambiguous(self, schema: dict[str, Any]) -> bool:
+        """Whether it depends on the way there what its `$dynamicRef` means; `target` takes the outermost anchor."""
+        return len(self._dynamic_anchors.get(schema["$dynamicRef"].partition("#")[2], ())) > 1
+
     def target(self, schema: dict[str, Any], keyword: str) -> Schema:
         """What the reference in it points to.
 
@@ -76,8 +80,8 @@ class SchemaIndex:
         """
         reference: str = schema[keyword]
         place = self.place(schema)
-        if keyword == "$dynamicRef" and (dynamic := self._dynamic_anchors.get(reference.partition("#")[2])) is not None:
-            return dynamic
+        if keyword == "$dynamicRef" and (dynamic := self._dynamic_anchors.get(reference.partition("#")[2])):
+            return dynamic[0]
         # urljoin gives up on schemes that it does not know, such as urn:
         uri = place.base + reference if reference.startswith("#") else urljoin(place.base, reference)
         resource_name, _, fragment = uri.partition("#")
