@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from .supervisor import start_time
@@ -60,6 +61,17 @@ class ChildIdentity:
         with contextlib.suppress(OSError):
             return bool(self._process.is_running() and self._process.status() != "zombie")
         return False
+
+    def wait_for_end(self, timeout_seconds: float) -> None:
+        """Wait until it has ended, a zombie counting as ended, or the time is over."""
+        if self._pidfd >= 0:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            poll.poll(timeout_seconds * 1000)
+            return
+        deadline = time.monotonic() + timeout_seconds
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def send_signal(self, number: int) -> None:
         """Signal this process, if it is there."""

@@ -43,6 +43,7 @@ from .supervisor_shell import SHELL_PROGRAM
 
 _HANDSHAKE_SECONDS = 15.0
 _PATIENCE_SECONDS = 0.7  # how long `stop` leaves it to the supervisor before it does more
+_REAP_SECONDS = 0.2
 _STDERR = 2
 
 
@@ -176,6 +177,8 @@ class _PosixServerProcess(ServerProcess):
             self._server.kill_group()
             self._supervisor.send_signal(signal.SIGKILL)
             outcome = self.wait_for_exit(deadline - time.monotonic())
+        if outcome is not None:
+            self._supervisor.wait_for_end(_REAP_SECONDS)  # its last words come just before its end
         _reap_supervisors()
         return outcome
 

@@ -276,3 +276,4 @@ def main(make_watch: "Callable[[int, int], Watch]") -> None:
     }
     watch = make_watch(owner_pid, owner_descriptor)
     Supervisor(watch, lifeline, status, log, directory).run(command, environment)
+    os._exit(0)  # there is nothing to finalize, and the owner may be waiting to reap us

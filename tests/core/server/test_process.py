@@ -70,6 +70,7 @@ def test_stop_ends_what_ignores_sigterm_and_all_that_it_started(run: Run, base: 
     assert time.monotonic() - begin < 1
     assert not any(member.is_alive() for member in family)
     assert list(base.iterdir()) == []
+    assert psutil.Process().children() == []  # no zombie either
 
 
 @pytest.mark.parametrize(
