@@ -137,7 +137,10 @@ class Expander:
         """Schemas of our own; the same objects each time, so that recursion is noticed."""
         made = self._made.get((id(origin), label))
         if made is None:
-            made = [self._index.adopt(part, origin) if isinstance(part, dict) else part for part in parts]
+            made = [
+                self._index.adopt(part, origin, is_silent=label == "not") if isinstance(part, dict) else part
+                for part in parts
+            ]
             self._made[(id(origin), label)] = made
         return made
 

@@ -239,7 +239,7 @@ def object_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, An
             return _map_bodies(alternative, shop)
         names = listed
     names += [name for name in required if name not in names]
-    parts = {name: _property_parts(name, alternative) for name in names}
+    parts = {name: _property_parts(name, alternative, shop) for name in names}
     allowed = [name for name in names if False not in parts[name] and _is_allowed_name(name, alternative, shop)]
     if not set(required) <= set(allowed):
         return []
@@ -251,25 +251,28 @@ def object_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, An
     return bodies
 
 
-def _property_parts(name: str, alternative: Alternative) -> tuple[Schema, ...]:
+def _property_parts(name: str, alternative: Alternative, shop: Workshop) -> tuple[Schema, ...]:
     parts: list[Schema] = []
     for schema in alternative:
         mine = [schema["properties"][name]] if name in schema.get("properties", ()) else []
         mine += [part for pattern, part in schema.get("patternProperties", {}).items() if re.search(pattern, name)]
         if not mine and "additionalProperties" in schema:
             mine = [schema["additionalProperties"]]
-        if not mine and "unevaluatedProperties" in schema and not _speaking_of(name, schema, alternative):
+        if not mine and "unevaluatedProperties" in schema and not _speaking_of(name, schema, alternative, shop.index):
             mine = [schema["unevaluatedProperties"]]
         parts += mine
     return tuple(part for part in parts if part is not True)
 
 
-def _speaking_of(name: str, schema: dict[str, Any], alternative: Alternative) -> list[dict[str, Any]]:
+def _speaking_of(
+    name: str, schema: dict[str, Any], alternative: Alternative, index: SchemaIndex
+) -> list[dict[str, Any]]:
     """The schemas beside it that speak of a property, so that it counts as evaluated."""
     return [
         other
         for other in alternative
         if other is not schema
+        and not index.is_silent(other)
         and (
             name in other.get("properties", ())
             or "additionalProperties" in other
@@ -283,7 +286,7 @@ def _leave_unevaluated(names: list[str], alternative: Alternative, shop: Worksho
     for schema in alternative:
         if "unevaluatedProperties" in schema:
             below = shop.index.place(schema).pointer + "/"
-            others = [other for name in names for other in _speaking_of(name, schema, alternative)]
+            others = [other for name in names for other in _speaking_of(name, schema, alternative, shop.index)]
             if any(not shop.index.place(other).pointer.startswith(below) for other in others):
                 shop.notes.leave(schema, "unevaluatedProperties")
 
@@ -353,7 +356,8 @@ def _map_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, Any]
     if most == 0 or is_closed or False in parts:
         return [{"enum": [{}]}] if least == 0 else []
     unsure = [key for key, is_open in (("minProperties", least > 0), ("maxProperties", most < math.inf)) if is_open]
-    unsure += ["patternProperties"] if is_by_pattern else []
+    if is_by_pattern:
+        unsure += ["patternProperties", "additionalProperties", "unevaluatedProperties"]
     unsure += [key for key in ("propertyNames",) if any(schema.get(key, True) is not True for schema in alternative)]
     if unsure and shop.is_narrow and least == 0:
         return [{"enum": [{}]}]

@@ -39,6 +39,7 @@ class SchemaIndex:
         self._anchors: dict[tuple[str, str], Schema] = {}
         self._dynamic_anchors: dict[str, list[Schema]] = {}
         self._kept: list[Schema] = []
+        self._silent: set[int] = set()
         for schema, place in _parts(root, "", ""):
             self._add(schema, place)
 
@@ -60,11 +61,17 @@ class SchemaIndex:
         """Whether it has a place."""
         return id(schema) in self._places
 
-    def adopt(self, schema: dict[str, Any], origin: Schema) -> dict[str, Any]:
+    def is_silent(self, schema: Schema) -> bool:
+        """Whether it was made from a negation, so that the properties in it do not count as evaluated."""
+        return id(schema) in self._silent
+
+    def adopt(self, schema: dict[str, Any], origin: Schema, *, is_silent: bool = False) -> dict[str, Any]:
         """Give a schema that was made here, and what is new in it, the place of the one that it was made from."""
         self._kept.append(schema)  # its identity must stay its own
         place = self.place(origin)
         for part, _ in _parts(schema, "", ""):
+            if id(part) not in self._places and is_silent:
+                self._silent.add(id(part))
             self._places.setdefault(id(part), place)
         return schema
 
