@@ -15,7 +15,12 @@ from localllama.errors import ConfigurationError
 from localllama.settings import SamplingSettings
 from localllama.types import AudioPart, ChatRequest, ContentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
 
-__all__ = ["build_chat_body", "build_completion_body", "encode_body", "wire_messages", "wire_tools"]
+from .schemas import parse_json
+
+__all__ = ["MALFORMED_KEY", "build_chat_body", "build_completion_body", "encode_body", "wire_messages", "wire_tools"]
+
+MALFORMED_KEY = "malformed_arguments"
+"""Under this key stands the text of arguments in the history that were no JSON object."""
 
 # Fields whose wire name or value differs, or that only one of the two endpoints has; all others go out as they are named.
 _MAPPED_FIELDS = frozenset(
@@ -235,8 +240,25 @@ def _wire_part(part: ContentPart, where: str) -> dict[str, Any]:
 def _wire_tool_call(call: ToolCall, where: str) -> dict[str, Any]:
     _check_text(call.arguments, where)
     _check_text(call.name, where)
-    # Templates that take arguments as an object parse this text; an empty one would be their error 500.
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": _object_text(call.arguments)},
+    }
+
+
+def _object_text(arguments: str) -> str:
+    """The arguments as the text of a JSON object, which is all that llama-server's templates take.
+
+    Any other text in a history is its error 500. It is quoted instead, so that the model sees what it once wrote.
+    """
+    try:
+        value = parse_json(arguments or "{}")
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return arguments or "{}"
+    return json.dumps({MALFORMED_KEY: arguments}, ensure_ascii=False)
 
 
 def _check_text(text: str, where: str) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from localllama.types import ContentPart, Message, TextPart, ToolCall
 
-__all__ = ["AS_IS", "Rewriting", "apply_rewriting"]
+__all__ = ["AS_IS", "Rewriting", "apply_rewriting", "call_text"]
 
 _BLANK_LINE = "\n\n"
 _SHORT_ID_LENGTH = 9
@@ -28,7 +29,8 @@ class Rewriting:
         joins_text_parts: Contents that are lists of text parts become one string.
         shortens_ids: Ids of tool calls become nine letters and digits, the only form that Mistral's templates take.
         splits_parallel_calls: A turn with several calls becomes one turn for each call, followed by its result.
-        writes_tools_as_text: Calls become fenced JSON in the assistant's turn, results become user turns.
+        writes_tools_as_text: Calls become JSON text in the assistant's turn, as our tool prompt asks for them; results become
+            user turns.
         hoists_system: All system messages become one, in front.
         folds_system: The same, and it goes to the top of the first user turn, for templates without a system role.
         opens_with_user: An empty user turn goes before a conversation that the assistant opens.
@@ -119,33 +121,46 @@ def _with_single_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _with_tools_as_text(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Calls in the form that our own tool prompt asks for, so that the model sees its earlier calls as it made them."""
     names = {call.id: call.name for message in messages for call in message.tool_calls}
+    unclear = _unclear_ids(messages)
     result = []
     for message in messages:
         if message.tool_calls:
-            text = _BLANK_LINE.join(_call_text(call) for call in message.tool_calls)
+            text = "\n".join(call_text(call, is_unclear=call.id in unclear) for call in message.tool_calls)
             result.append(replace(message, content=_joined(message.content, text), tool_calls=()))
         elif message.role == "tool":
-            result.append(_result_turn(message, names))
+            result.append(_result_turn(message, names, unclear))
         else:
             result.append(message)
     return tuple(result)
 
 
-def _call_text(call: ToolCall) -> str:
+def _unclear_ids(messages: tuple[Message, ...]) -> frozenset[str]:
+    """Ids of calls that the name of the tool does not tell apart: several of one tool in one turn."""
+    ids: set[str] = set()
+    for message in messages:
+        counts = Counter(call.name for call in message.tool_calls)
+        ids.update(call.id for call in message.tool_calls if counts[call.name] > 1)
+    return frozenset(ids)
+
+
+def call_text(call: ToolCall, *, is_unclear: bool = False) -> str:
+    """A call as JSON text, the way an envelope has it; with its id where its name alone does not say which it is."""
     try:
         arguments: Any = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
         arguments = call.arguments  # quoted as it is: the history is told, not judged
-    written = json.dumps({"id": call.id, "name": call.name, "arguments": arguments}, ensure_ascii=False)
-    return f"Tool call:\n```json\n{written}\n```"
+    written = {"name": call.name, "arguments": arguments}
+    return json.dumps({"id": call.id, **written} if is_unclear else written, ensure_ascii=False)
 
 
-def _result_turn(message: Message, names: dict[str, str]) -> Message:
-    name = message.name or names.get(message.tool_call_id or "", "")
-    which = f" of the tool {name}" if name else " of a tool"
-    call = f" (call {message.tool_call_id})" if message.tool_call_id else ""
-    head = f"Result{which}{call}:"
+def _result_turn(message: Message, names: dict[str, str], unclear: frozenset[str]) -> Message:
+    call_id = message.tool_call_id or ""
+    name = message.name or names.get(call_id, "")
+    which = f" of {name}" if name else " of a tool"
+    is_stray = bool(call_id) and call_id not in names
+    head = f"Result{which} (call {call_id}):" if call_id in unclear or is_stray else f"Result{which}:"
     if isinstance(message.content, str):
         return Message("user", f"{head}\n{message.content}")
     return Message("user", (TextPart(head), *message.content))

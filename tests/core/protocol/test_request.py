@@ -19,7 +19,7 @@ from localllama import (
     ToolCall,
     ToolSpec,
 )
-from localllama._protocol.request import build_chat_body, build_completion_body, encode_body
+from localllama._protocol.request import build_chat_body, build_completion_body, encode_body, wire_messages
 
 HELLO = (Message("user", "hello"),)
 GET = ToolSpec("get", "Gets.", {"type": "object", "properties": {"x": {"type": "integer"}}})
@@ -227,3 +227,9 @@ def test_what_is_not_json_is_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="JSON") as caught:
         encode_body({"extra": value})
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", "5", '{"a": NaN}', "add(1, 2)"])
+def test_malformed_arguments_in_the_history_are_quoted(arguments: str) -> None:
+    (message,) = wire_messages([Message("assistant", tool_calls=(ToolCall("1", "f", arguments),))])
+    assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"malformed_arguments": arguments}

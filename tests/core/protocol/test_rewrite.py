@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from localllama import ImagePart, Message, TextPart, ToolCall
@@ -91,9 +93,9 @@ def test_tools_as_text() -> None:
         system("s"),
         user("a"),
         assistant(
-            'so\n\nTool call:\n```json\n{"id": "one", "name": "tool_one", "arguments": {"x": 1}}\n```',
+            'so\n\n{"name": "tool_one", "arguments": {"x": 1}}',
         ),
-        user("Result of the tool tool_one (call one):\n42"),
+        user("Result of tool_one:\n42"),
         assistant("b"),
         user("c"),
     ]
@@ -109,8 +111,20 @@ def test_tools_as_text_keep_what_is_odd() -> None:
     calls, with_image, lost = rewritten(messages, writes_tools_as_text=True)
     assert '"arguments": "{broken"' in calls.text
     assert '"arguments": {"é": "\u2028"}' in calls.text
-    assert with_image == Message("user", (TextPart("Result of the tool f (call 1):"), TextPart("see"), image))
+    assert with_image == Message("user", (TextPart("Result of f (call 1):"), TextPart("see"), image))
     assert lost == user("Result of a tool:\nlost")
+
+
+def test_ids_are_shown_only_where_names_are_not_enough() -> None:
+    messages = [call("1", "2"), result("1"), result("2"), result("9")]
+    calls, first, second, stray = rewritten(messages, writes_tools_as_text=True)
+    assert calls.text.splitlines() == [f'{{"name": "tool_{n}", "arguments": {{"x": 1}}}}' for n in (1, 2)]
+    assert [first.text, second.text] == ["Result of tool_1:\n42", "Result of tool_2:\n42"]
+    assert stray.text == "Result of a tool (call 9):\n42"
+    twice = Message("assistant", tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}")))
+    calls, first = rewritten([twice, result("b")], writes_tools_as_text=True)
+    assert [json.loads(line)["id"] for line in calls.text.splitlines()] == ["a", "b"]
+    assert first.text == "Result of f (call b):\n42"
 
 
 def test_parallel_calls_are_taken_apart_beside_their_results() -> None:
