@@ -34,5 +34,6 @@ def __getattr__(name: str) -> str:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("localllama")
+        globals()["__version__"] = version("localllama")
+        return __version__  # type: ignore[name-defined, no-any-return]  # noqa: F821
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,7 +48,9 @@ class Connection:
         self.sampling = sampling
         self.timeouts = timeouts
         self.max_retries = max_retries
-        self._lease: Lease | None = None
+        # Taken here and not at the first call: a framework that makes an object for each call, beside one that it keeps,
+        # would otherwise start and stop the server for each.
+        self._lease: Lease | None = _new_lease(settings) if settings.base_url is None else None
         self._is_closed = False
         self._remote_notes: dict[str, Any] = {}
 
@@ -82,9 +84,7 @@ class Connection:
 
     def refuse_if_closed(self) -> None:
         if self._is_closed:
-            raise ClientClosedError(
-                "This client was closed.", hint="Make a new one; equal settings share a server that still runs."
-            )
+            raise closed_error()
 
     def ready_endpoint(self) -> Endpoint | None:
         """Where the server is if it can be used without waiting."""
@@ -140,22 +140,29 @@ class Connection:
     def _shared(self) -> SharedServer:
         lease = self._lease
         if lease is None:
-            lease = self._lease = self._new_lease()
-            if self._is_closed:  # closed by another thread in between
-                lease.release()
+            raise closed_error()
         return lease.server()
-
-    def _new_lease(self) -> Lease:
-        from ._server.registry import acquire_lease
-
-        settings = self.settings
-        return acquire_lease(_sharing_key(settings), _starter(settings), settings.idle_timeout_seconds)
 
     def _remote_endpoint(self) -> Endpoint:
         assert self.settings.base_url is not None
         key = self.settings.api_key
         base_url = self.settings.base_url.rstrip("/").removesuffix("/v1")
         return Endpoint(base_url, api_key=key.get_secret_value() if key is not None else None)
+
+
+def closed_error() -> ClientClosedError:
+    """For every use of a client that was closed."""
+    return ClientClosedError(
+        "This client was closed.", hint="Make a new one; equal settings share a server that still runs."
+    )
+
+
+def _new_lease(settings: ServerSettings) -> Lease:
+    from ._server.registry import acquire_lease
+
+    lease = acquire_lease(_sharing_key(settings), _starter(settings), settings.idle_timeout_seconds)
+    lease.server()
+    return lease
 
 
 def _sharing_key(settings: ServerSettings) -> str:

@@ -27,16 +27,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllama.errors import ClientClosedError, LocalLlamaError, ServerCrashedError
 from localllama.types import StartProgress
 
-from .start import StartedServer, describe_exit, last_lines
+if TYPE_CHECKING:
+    # Every client that is made comes here; what a start needs is loaded when one begins.
+    from .start import StartedServer
 
 __all__ = ["Lease", "ServerState", "Starter", "acquire_lease"]
 
-Starter = Callable[[int, Callable[[], bool], Callable[[StartProgress], None]], StartedServer]
+Starter = Callable[[int, Callable[[], bool], Callable[[StartProgress], None]], "StartedServer"]
 """Starts one server: generation, "is it cancelled?", "tell the progress"."""
 
 _EXIT_NEWS_SECONDS = 1.0
@@ -207,7 +209,9 @@ class SharedServer:
             dead = self._started
         self._settle()
         if dead is not None and dead.process.exit_status() is not None:
-            self._give_up(dead, _crash_error(dead))
+            from .ended import crash_error
+
+            self._give_up(dead, crash_error(dead))
 
     def crash_of(self, generation: int) -> ServerCrashedError | None:
         """The error that tells how the server of this generation died; None if it lives, or was stopped by us."""
@@ -216,7 +220,9 @@ class SharedServer:
         self._settle()
         if started is not None and started.endpoint.generation == generation:
             if _has_lost_its_socket(started):
-                self._give_up(started, _lost_socket_error(started))
+                from .ended import lost_socket_error
+
+                self._give_up(started, lost_socket_error(started))
             # The broken connection is often noticed before the supervisor's word about the death.
             elif started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is None:
                 return None
@@ -274,28 +280,6 @@ def _has_lost_its_socket(started: StartedServer) -> bool:
     """Cleaners of temporary directories remove what looks old; nobody can reach the server after that."""
     path = started.endpoint.socket_path
     return path is not None and started.process.exit_status() is None and not Path(path).exists()
-
-
-def _lost_socket_error(started: StartedServer) -> ServerCrashedError:
-    return ServerCrashedError(
-        f"The socket of the llama.cpp server, {started.endpoint.socket_path}, was removed by another program.",
-        hint="Make another call: it starts a new server. Keep cleaners away from localllama-* directories.",
-        log_tail=last_lines(started.process.log_tail()),
-        command=started.command,
-    )
-
-
-def _crash_error(dead: StartedServer) -> ServerCrashedError:
-    status = dead.process.exit_status()
-    how = describe_exit(status) if status is not None else "ended"
-    return ServerCrashedError(
-        f"The llama.cpp server ({dead.runtime.origin}) {how} while it served.",
-        hint="The log below says why; if memory ran out, lower n_ctx, n_gpu_layers or parallel.",
-        exit_code=status.exit_code if status is not None else None,
-        signal_number=status.signal_number if status is not None else None,
-        log_tail=last_lines(dead.process.log_tail()),
-        command=dead.command,
-    )
 
 
 def _watch_idleness(server: SharedServer, started: StartedServer, timeout_seconds: float) -> None:

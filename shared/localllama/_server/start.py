@@ -36,6 +36,7 @@ from localllama.types import Endpoint, ModelInfo, StartProgress
 
 from .checks import check_setting_files
 from .command import child_environment, redacted_command, server_arguments
+from .ended import describe_exit, last_lines
 from .failures import StartFailure, classify_start_failure
 from .private_directory import make_private_directory, remove_private_directory
 from .process import ExitStatus, LaunchPlan, ServerProcess, launch
@@ -44,7 +45,6 @@ from .readiness import HealthProbe, wait_until_ready
 __all__ = ["StartRequest", "StartedServer", "start_server"]
 
 _BIND_ATTEMPTS = 3
-_LOG_TAIL_LINES = 25
 _warned_about: set[tuple[str, ...]] = set()
 
 
@@ -285,26 +285,3 @@ def _start_timed_out(request: StartRequest, process: ServerProcess, command: str
         log_tail=last_lines(process.log_tail()),
         command=command,
     )
-
-
-def last_lines(log: str) -> str:
-    """The end of a log, short enough for an error message."""
-    return "\n".join(log.rstrip().splitlines()[-_LOG_TAIL_LINES:])
-
-
-def describe_exit(status: ExitStatus) -> str:
-    """How a process ended, in words."""
-    if status.signal_number is not None:
-        return f"was ended by signal {_signal_name(status.signal_number)}"
-    if status.exit_code is not None:
-        return f"exited with code {status.exit_code}"
-    return "ended in an unknown way (its supervisor was killed)"
-
-
-def _signal_name(number: int) -> str:
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)

@@ -137,6 +137,22 @@ def test_a_dropped_client_stops_its_server(make_settings: MakeSettings) -> None:
     wait_until(lambda: not server.is_alive(), seconds=2, what="the end of the dropped client's server")
 
 
+def test_an_unused_object_keeps_the_server_of_its_short_lived_twins(make_settings: MakeSettings) -> None:
+    """LangChain's configurable fields make a new model for every call, beside the one that the user keeps."""
+    settings = make_settings()
+    kept = LocalLlamaClient(settings)
+    pids = set()
+    for _ in range(2):
+        twin = LocalLlamaClient(settings, sampling=SHORT)
+        twin.chat(HELLO)
+        pids.add(twin.server_pid)
+        del twin
+        gc.collect()
+    assert len(pids) == 1
+    assert kept.is_running
+    kept.close()
+
+
 def test_copies_share_the_server_and_do_not_kill_it(client: LocalLlamaClient) -> None:
     client.chat(HELLO)
     copies = [copy.copy(client), copy.deepcopy(client), pickle.loads(pickle.dumps(client))]
