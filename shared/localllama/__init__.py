@@ -34,6 +34,6 @@ def __getattr__(name: str) -> str:
     if name == "__version__":
         from importlib.metadata import version
 
-        globals()["__version__"] = version("localllama")
-        return __version__  # type: ignore[name-defined, no-any-return]  # noqa: F821
+        found = globals()[name] = version("localllama")
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
