@@ -17,7 +17,9 @@ from .settings import SamplingSettings, ServerSettings, TimeoutSettings
 from .types import Endpoint, ModelInfo, StartProgress
 
 if TYPE_CHECKING:
-    from ._server.registry import Lease, SharedServer
+    from ._server.readiness import HealthProbe
+    from ._server.registry import Lease
+    from ._server.shared_server import SharedServer
     from ._server.start import StartedServer
 
 __all__ = ["Connection", "in_daemon_thread"]
@@ -178,6 +180,12 @@ def _model_info(settings: ServerSettings, path: str) -> ModelInfo:
     return model_info(path, settings.n_ctx, allow_longer=is_stretched)
 
 
+def _load_probe() -> HealthProbe:
+    from ._transports.http import probe_health
+
+    return probe_health
+
+
 def _starter(settings: ServerSettings) -> Any:
     """The function that starts a server for these settings. It must not refer to the client, or none would be freed."""
 
@@ -186,7 +194,6 @@ def _starter(settings: ServerSettings) -> Any:
     ) -> StartedServer:
         from ._models.store import fetch_model
         from ._server.start import StartRequest, start_server
-        from ._transports.http import probe_health
 
         assert settings.model is not None
         path = fetch_model(
@@ -205,7 +212,7 @@ def _starter(settings: ServerSettings) -> Any:
             StartRequest(
                 settings=settings,
                 model=_model_info(settings, str(path)),
-                probe=probe_health,
+                load_probe=_load_probe,
                 generation=generation,
                 environ=dict(os.environ),
                 is_cancelled=is_cancelled,

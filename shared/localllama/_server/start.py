@@ -55,7 +55,8 @@ class StartRequest:
     Attributes:
         settings: How to serve.
         model: What to serve, its file checked already.
-        probe: Asks a server's health.
+        load_probe: Gives what asks a server's health. Called once the child starts: importing an HTTP client takes as
+            long as starting a process does.
         generation: Number of this start, for the endpoint.
         environ: The environment of this process.
         is_cancelled: True once nobody wants the server any more.
@@ -64,7 +65,7 @@ class StartRequest:
 
     settings: ServerSettings
     model: ModelInfo
-    probe: HealthProbe
+    load_probe: Callable[[], HealthProbe]
     generation: int
     environ: Mapping[str, str] = field(repr=False)
     is_cancelled: Callable[[], bool]
@@ -179,7 +180,7 @@ def _launch_and_wait(request: StartRequest, runtime: Runtime, flags: frozenset[s
         readiness = wait_until_ready(
             process,
             endpoint,
-            request.probe,
+            request.load_probe(),
             timeout_seconds=request.settings.start_timeout_seconds,
             is_cancelled=request.is_cancelled,
             on_wait=lambda: report("loading"),
