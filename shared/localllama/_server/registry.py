@@ -1,305 +1,25 @@
-"""Servers that are shared by everything in this process that wants the same one, and the leases on them.
+"""Leases: shares of the servers of this process, and the registry that finds the server of equal settings.
 
-A `SharedServer` is one llama-server child through its whole life: not started, starting, ready, dead, started again.
-A `Lease` is one user's share. The child is started by the first call that needs it, whoever makes it; every other
-caller waits for that same start. When the last lease is released the child is stopped.
+The child is started by the first call that needs it, whoever makes it; every other caller waits for that same start. When
+the last lease is released the child is stopped.
 
-Rules that keep this free of deadlocks:
-
-* `SharedServer._lock` is held for a few instructions only, never during a start, a stop or a wait.
-* Finalizers may run at any bytecode, also in a thread that holds the lock. They only note the released lease and try the
-  lock without waiting; whoever holds it looks at the notes after letting go.
-* A forked child has a new registry, and every lease that it inherited takes a new share there: its own server. It never
-  stops, and never uses, the server of its parent.
+A forked child has a new registry, and every lease that it inherited takes a new share there: its own server. It never
+stops, and never uses, the server of its parent.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import copy
 import os
 import threading
-import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from localllama.errors import ClientClosedError, LocalLlamaError, ServerCrashedError
-from localllama.types import StartProgress
+from localllama.errors import ClientClosedError
 
-if TYPE_CHECKING:
-    # Every client that is made comes here; what a start needs is loaded when one begins.
-    from .start import StartedServer
+from .shared_server import SharedServer, Starter, refuse_starts
 
-__all__ = ["Lease", "ServerState", "Starter", "acquire_lease"]
-
-Starter = Callable[[int, Callable[[], bool], Callable[[StartProgress], None]], "StartedServer"]
-"""Starts one server: generation, "is it cancelled?", "tell the progress"."""
-
-_EXIT_NEWS_SECONDS = 1.0
-_REMEMBERED_CRASHES = 8
-
-
-class ServerState(Enum):
-    """Where a shared server is in its life; the diagram is in ARCHITECTURE.md."""
-
-    UNSTARTED = "unstarted"
-    STARTING = "starting"
-    READY = "ready"
-    CRASHED = "crashed"
-    STOPPED = "stopped"
-
-
-class SharedServer:
-    """One llama-server child and the leases on it."""
-
-    def __init__(self, key: str, starter: Starter, idle_timeout_seconds: float | None) -> None:
-        self.key = key
-        self._starter = starter
-        self._idle_timeout_seconds = idle_timeout_seconds
-        self._lock = threading.Lock()
-        self._tokens: set[object] = set()
-        self._released: deque[object] = deque()
-        self._starting: Future[StartedServer] | None = None
-        self._started: StartedServer | None = None
-        self._was_stopped = False
-        self._generation = 0
-        self._in_use: set[object] = set()
-        self._last_use = time.monotonic()
-        self._notes: dict[str, Any] = {}
-        self._crash_logs: dict[int, ServerCrashedError] = {}
-
-    # -- leases -----------------------------------------------------------------------------------------------------
-
-    def add(self, token: object) -> None:
-        """Count one more lease."""
-        with self._lock:
-            self._tokens.add(token)
-        self._settle()
-
-    def release(self, token: object) -> StartedServer | None:
-        """Give one lease back, from any context; the child's end has begun if it was the last.
-
-        Returns:
-            The server that is ending, for callers who want to wait for its end.
-        """
-        self._released.append(token)
-        return self._settle()
-
-    def _settle(self) -> StartedServer | None:
-        ending: StartedServer | None = None
-        # The loop closes the gap between "nothing noted" and letting go of the lock, when another thread notes something.
-        while self._released and self._lock.acquire(blocking=False):
-            try:
-                had_tokens = bool(self._tokens)
-                while self._released:
-                    self._tokens.discard(self._released.popleft())
-                if had_tokens and not self._tokens and self._started is not None:
-                    ending, self._started = self._started, None
-                    self._was_stopped = True
-            finally:
-                self._lock.release()
-            if ending is not None:
-                ending.process.abandon()
-        return ending
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether any lease is left."""
-        return bool(self._tokens)
-
-    # -- the child --------------------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> ServerState:
-        """The state at this moment; asks the child's status, never waits."""
-        with self._lock:
-            started, starting, was_stopped = self._started, self._starting, self._was_stopped
-        self._settle()
-        if starting is not None:
-            return ServerState.STARTING
-        if started is not None:
-            return ServerState.READY if started.process.exit_status() is None else ServerState.CRASHED
-        return ServerState.STOPPED if was_stopped else ServerState.UNSTARTED
-
-    def running(self) -> StartedServer | None:
-        """The server if it runs, without starting or waiting."""
-        with self._lock:
-            started = self._started
-        self._settle()
-        return started if started is not None and started.process.exit_status() is None else None
-
-    def ensure_running(self, on_progress: Callable[[StartProgress], None]) -> StartedServer:
-        """The running server; started, or started again, if there is none. One start at a time, shared by all callers.
-
-        Raises:
-            LocalLlamaError: The start failed; every caller that waited for it gets the same error.
-        """
-        while True:
-            future, is_mine = self._join_start()
-            if future is None:
-                running = self.running()
-                if running is not None:
-                    return running
-                self._note_crash()
-                continue
-            if is_mine:
-                self._start_into(future, on_progress)
-            try:
-                return future.result()
-            except LocalLlamaError as error:
-                if is_mine:
-                    raise
-                # One error object in several threads would collect all their tracebacks.
-                raise copy.copy(error) from error
-            except _StarterInterruptedError:
-                continue
-
-    def _join_start(self) -> tuple[Future[StartedServer] | None, bool]:
-        with self._lock:
-            if self._started is not None:
-                result: tuple[Future[StartedServer] | None, bool] = (None, False)
-            elif self._starting is not None:
-                result = (self._starting, False)
-            else:
-                self._starting = Future()
-                self._generation += 1
-                result = (self._starting, True)
-        self._settle()
-        return result
-
-    def _start_into(self, future: Future[StartedServer], on_progress: Callable[[StartProgress], None]) -> None:
-        try:
-            _refuse_after_exit()
-            started = self._starter(self._generation, lambda: not self.is_wanted, on_progress)
-            if not self._adopt(started):
-                started.process.stop()
-                raise ClientClosedError("The client was closed while its server was starting.")
-            future.set_result(started)
-        except Exception as error:  # noqa: BLE001  # every waiting caller gets it, this one included
-            future.set_exception(error)
-        finally:
-            with self._lock:
-                if self._starting is future:
-                    self._starting = None
-            self._settle()
-            if not future.done():
-                # Ctrl-C belongs to the thread that it hit; the others start anew.
-                future.set_exception(_StarterInterruptedError())
-        if self._idle_timeout_seconds is not None and future.exception() is None:
-            _watch_idleness(self, future.result(), self._idle_timeout_seconds)
-
-    def _adopt(self, started: StartedServer) -> bool:
-        with self._lock:
-            is_wanted = bool(self._tokens)
-            if is_wanted:
-                self._started, self._starting, self._was_stopped = started, None, False
-                self._last_use = time.monotonic()
-                self._notes = {}
-        self._settle()
-        return is_wanted
-
-    def _note_crash(self) -> None:
-        with self._lock:
-            dead = self._started
-        self._settle()
-        if dead is not None and dead.process.exit_status() is not None:
-            from .ended import crash_error
-
-            self._give_up(dead, crash_error(dead))
-
-    def crash_of(self, generation: int) -> ServerCrashedError | None:
-        """The error that tells how the server of this generation died; None if it lives, or was stopped by us."""
-        with self._lock:
-            started = self._started
-        self._settle()
-        if started is not None and started.endpoint.generation == generation:
-            if _has_lost_its_socket(started):
-                from .ended import lost_socket_error
-
-                self._give_up(started, lost_socket_error(started))
-            # The broken connection is often noticed before the supervisor's word about the death.
-            elif started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is None:
-                return None
-            else:
-                self._note_crash()
-        return self._crash_logs.get(generation)
-
-    def _give_up(self, started: StartedServer, reason: ServerCrashedError) -> None:
-        with self._lock:
-            if self._started is started:
-                self._started = None
-        self._settle()
-        self._crash_logs[started.endpoint.generation] = reason
-        self._crash_logs.pop(started.endpoint.generation - _REMEMBERED_CRASHES, None)
-        started.process.stop()
-
-    def stop(self) -> None:
-        """Stop the child and wait for its end; the next call starts it again if there are leases."""
-        with self._lock:
-            started, self._started = self._started, None
-            self._was_stopped = True
-        self._settle()
-        if started is not None:
-            started.process.stop()
-
-    # -- requests ---------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Marks a request in flight, so that idleness is measured between requests and not inside one."""
-        # Without the lock: an abandoned stream ends inside a garbage collection, perhaps of a thread that holds it.
-        mark = object()
-        self._in_use.add(mark)
-        try:
-            yield
-        finally:
-            self._last_use = time.monotonic()
-            self._in_use.discard(mark)
-
-    def idle_seconds(self) -> float:
-        """How long there has been no request; 0.0 while there is one."""
-        return 0.0 if self._in_use else time.monotonic() - self._last_use
-
-    def notes(self, generation: int) -> dict[str, Any]:
-        """What clients have learned of the server of this generation; forgotten with it."""
-        with self._lock:
-            return self._notes if self._started and self._started.endpoint.generation == generation else {}
-
-
-class _StarterInterruptedError(Exception):
-    """The thread that was starting the server was interrupted."""
-
-
-def _has_lost_its_socket(started: StartedServer) -> bool:
-    """Cleaners of temporary directories remove what looks old; nobody can reach the server after that."""
-    path = started.endpoint.socket_path
-    return path is not None and started.process.exit_status() is None and not Path(path).exists()
-
-
-def _watch_idleness(server: SharedServer, started: StartedServer, timeout_seconds: float) -> None:
-    """Stop `started` once it has had no request for so long. One daemon thread for the life of that child."""
-    reference = weakref.ref(server)
-
-    def watch() -> None:
-        wait_seconds = timeout_seconds
-        while started.process.wait_for_exit(wait_seconds) is None:
-            shared = reference()
-            if shared is None or shared.running() is not started:
-                return
-            idle_seconds = shared.idle_seconds()
-            if idle_seconds >= timeout_seconds:
-                shared.stop()
-                return
-            wait_seconds = max(0.01, timeout_seconds - idle_seconds)
-            del shared
-
-    threading.Thread(target=watch, name="localllama-idle", daemon=True).start()
+__all__ = ["Lease", "acquire_lease"]
 
 
 class Lease:
@@ -407,7 +127,6 @@ class _Registry:
 
 _registry = _Registry()
 _all_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
-_is_exiting = False
 
 
 def acquire_lease(key: str, starter: Starter, idle_timeout_seconds: float | None) -> Lease:
@@ -415,14 +134,8 @@ def acquire_lease(key: str, starter: Starter, idle_timeout_seconds: float | None
     return Lease(key, starter, idle_timeout_seconds)
 
 
-def _refuse_after_exit() -> None:
-    if _is_exiting:
-        raise ClientClosedError("The interpreter is exiting; no server is started any more.")
-
-
 def _at_exit() -> None:
-    global _is_exiting  # noqa: PLW0603  # a fact about the process
-    _is_exiting = True
+    refuse_starts()
     _registry.stop_all()
 
 
