@@ -1,0 +1,87 @@
+"""Random tokens under the grammar of a prepared schema: what comes out satisfies the original, each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localllama import ChatRequest, ChatResult, LocalLlamaClient, Message, SamplingSettings, ServerSettings
+from localllama._protocol.schemas import CheckResult, GenerationBounds, check_instance, prepare_schema
+from support.schema_cases import SCHEMA_CASES
+
+MAX_TOKENS = 3_000
+SEEDS = (1, 2, 3)
+TEMPERATURES = (1.0, 1.6, 0.7)
+# Bytes beyond ASCII would make text that is not UTF-8, and control tokens count as text in the grammar but not in the answer.
+BANNED_TOKENS = (0, 1, *range(131, 261))
+
+CASES = [
+    pytest.param(schema, id=f"{group}-{number}")
+    for group, schemas in SCHEMA_CASES.items()
+    for number, schema in enumerate(schemas)
+]
+
+
+@pytest.fixture(scope="module")
+def client(micro_model: Path) -> Iterator[LocalLlamaClient]:
+    with LocalLlamaClient(ServerSettings(model=str(micro_model), n_ctx=4096, n_threads=1)) as client:
+        client.start()  # here, so that it is no process that a single test left behind
+        yield client
+
+
+def generate(client: LocalLlamaClient, schema: Mapping[str, Any], seed: int) -> ChatResult:
+    sampling = SamplingSettings(
+        max_tokens=MAX_TOKENS,
+        seed=seed,
+        temperature=TEMPERATURES[seed % len(TEMPERATURES)],
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        extra_body={
+            # Past the client, which prepares a response_format itself.
+            "response_format": {"type": "json_schema", "json_schema": {"schema": dict(schema)}},
+            "logit_bias": [[token, False] for token in BANNED_TOKENS],
+        },
+    )
+    return client.chat(ChatRequest((Message("user", f"Seed {seed}."),)), sampling=sampling)
+
+
+def answers(client: LocalLlamaClient, schema: Mapping[str, Any], sent: Mapping[str, Any]) -> list[CheckResult]:
+    results = [generate(client, sent, seed) for seed in SEEDS]
+    whole = [result.text for result in results if result.finish_reason == "stop"]
+    assert whole, f"every answer was cut: {results[0].text[:300]}"
+    return [check_instance(schema, text) for text in whole]
+
+
+@pytest.mark.parametrize("schema", CASES)
+def test_answers_satisfy_the_schema(client: LocalLlamaClient, schema: dict[str, Any]) -> None:
+    prepared = prepare_schema(schema, bounds=GenerationBounds.for_tokens(MAX_TOKENS // 2))
+    assert prepared.unenforced_in_repair == ()
+    for check in answers(client, schema, prepared.for_repair):
+        assert check.violations == ()
+    # In the first attempt only what is named as left to the check may be wrong.
+    left = {keyword for _, keyword in prepared.unenforced} | ({"oneOf"} if prepared.unenforced else set())
+    for check in answers(client, schema, prepared.for_server):
+        assert {violation.keyword for violation in check.violations} <= left, check.violations
+
+
+def test_llama_cpp_alone_breaks_a_schema_that_is_prepared_here(client: LocalLlamaClient) -> None:
+    """The reason for all this, and the proof that the test above can fail."""
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "number", "minimum": 100, "maximum": 101}},
+        "required": ["n"],
+    }
+    assert not all(check.is_valid for check in answers(client, schema, schema))
+    assert all(check.is_valid for check in answers(client, schema, prepare_schema(schema).for_repair))
+
+
+def test_a_long_string_and_many_items_pass(client: LocalLlamaClient) -> None:
+    prepared = prepare_schema({"type": "string", "minLength": 2_500})
+    checks = answers(client, prepared.original, prepared.for_server)
+    assert all(check.is_valid for check in checks)
+    assert all(len(json.dumps(check.value)) > 2_500 for check in checks)
