@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .info import Endpoint as Endpoint
+from .info import Endpoint as Endpoint  # noqa: PLC0414  # internal, so not in __all__
 from .info import ModelInfo, ServerInfo, StartProgress, TemplateCapabilities
 
 __all__ = [
