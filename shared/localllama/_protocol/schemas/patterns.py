@@ -68,7 +68,7 @@ class _Unsupported(Exception):  # noqa: N818 - never leaves this module
 ANY_CHARACTER = Characters(((0x09, 0x0A), (0x0D, 0x0D), (0x20, 0x7E), (0x80, 0xD7FF), (0xE000, _MAX_CODE_POINT)))
 _DIGITS = ((0x30, 0x39),)
 _WORD = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
-_SPACE = ((0x09, 0x0D), (0x20, 0x20))
+_SPACE = ((0x09, 0x0D), (0x1C, 0x20))  # Python counts the four separators before the blank too
 # Python's classes hold more than ASCII: the positive ones are cut to it, the negative ones lose all beyond it.
 _CATEGORIES = {
     "CATEGORY_DIGIT": _DIGITS,

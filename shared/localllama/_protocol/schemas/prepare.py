@@ -174,6 +174,15 @@ class _Compiler:
             self._numbers[("text",)] = self._new(free_text(0, most))
         return self._numbers[("text",)]
 
+    def _shared(self, body: dict[str, Any]) -> Any:
+        """One node for all equal patterns: a pattern with long repetitions becomes a thousand rules of grammar."""
+        if "pattern" not in body:
+            return body
+        key = ("pattern", body["pattern"])
+        if key not in self._numbers:
+            self._numbers[key] = self._new(body)
+        return self._numbers[key]
+
     # -- bodies -----------------------------------------------------------------------------------------------------
 
     def _body(self, together: tuple[Schema, ...]) -> dict[str, Any] | None:
@@ -223,7 +232,7 @@ class _Compiler:
             if not any(schema.keys() & (_OWN_TYPES["string"] | {EXCLUDED}) for schema in alternative):
                 return [self._text()]
             body = string_body(alternative, self.notes, self._bounds, is_narrow=self._is_narrow)
-            return [] if body is None else [body]
+            return [] if body is None else [self._shared(body)]
         kind = list if name == "array" else dict
         if any(isinstance(value, kind) for schema in alternative for value in schema.get(EXCLUDED, ())):
             self._shop.leave(alternative, EXCLUDED)
