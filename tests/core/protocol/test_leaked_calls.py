@@ -1,0 +1,125 @@
+"""Calls that leaked into the text are found wherever the text is cut; all other text comes out byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from localllama import ToolSpec
+from localllama._protocol.leaked_calls import LeakedCallReader, recognised_calls
+
+ADD = ToolSpec(
+    "add",
+    "Adds.",
+    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]},
+)
+FIND = ToolSpec("find", "", {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]})
+PING = ToolSpec("ping")
+TOOLS = (ADD, FIND, PING)
+CALL = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
+ONE = [("add", {"a": 1, "b": 2})]
+
+
+def read(text: str, *cuts: int) -> tuple[str, list[tuple[str, object]]]:
+    ids = (f"id{n}" for n in itertools.count())
+    reader = LeakedCallReader(TOOLS, make_id=lambda: next(ids))
+    places = [0, *cuts, len(text)]
+    answer = ""
+    calls: dict[int, list[str]] = {}
+    for number, (start, end) in enumerate(zip(places, places[1:], strict=False)):
+        piece, deltas = reader.feed(text[start:end], is_last=number == len(places) - 2)
+        answer += piece
+        for delta in deltas:
+            if delta.id is not None:
+                assert delta.index not in calls
+                calls[delta.index] = [delta.name or "", ""]
+            calls[delta.index][1] += delta.arguments
+    return answer, [(name, json.loads(arguments)) for name, arguments in calls.values()]
+
+
+LEAKS = {
+    "bare": (CALL, "", ONE),
+    "blank lines around": (f"\n\n{CALL}\n\n", "", ONE),
+    "Llama 3": ('{"name": "add", "parameters": {"a": 1, "b": 2}}', "", ONE),
+    "OpenAI": (json.dumps({"type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}), "", ONE),
+    "OpenAI message": (json.dumps({"tool_calls": [{"id": "1", "function": {"name": "ping", "arguments": {}}}]}), "", [("ping", {})]),
+    "list": (f"[{CALL}, {CALL}]", "", ONE * 2),
+    "fenced": (f"I will add.\n```json\n{CALL}\n```\n", "I will add.\n", ONE),
+    "fenced, two": (f"```\n{CALL}\n{CALL}\n```", "", ONE * 2),
+    "on a line": (f"Sure:\n  {CALL}\nDone.", "Sure:\n  Done.", ONE),
+    "lines": (f"{CALL}\n{CALL}\n", "", ONE * 2),
+    "Hermes": (f"<tool_call>\n{CALL}\n</tool_call>", "", ONE),
+    "Hermes, unclosed": (f"Hm. <tool_call>{CALL}", "Hm. ", ONE),
+    "Hermes, two": (f"<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>\n", "", ONE * 2),
+    "Mistral": (f"[TOOL_CALLS][{CALL}]", "", ONE),
+    "Mistral, new": ('[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', "", ONE),
+    "python tag": ('<|python_tag|>{"name": "add", "parameters": {"a": 1, "b": 2}}; {"name": "ping", "parameters": {}}', "", [*ONE, ("ping", {})]),
+    "function tag": ('<function=add>{"a": 1, "b": 2}</function>', "", ONE),
+    "Qwen3-Coder": ("<tool_call>\n<function=find>\n<parameter=text>\n12\n</parameter>\n</function>\n</tool_call>", "", [("find", {"text": "12"})]),
+    "braces in strings": (json.dumps({"name": "find", "arguments": {"text": '}"]```\n{"a'}}), "", [("find", {"text": '}"]```\n{"a'})]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "rest", "calls"), LEAKS.values(), ids=LEAKS)
+def test_a_leaked_call_is_found_at_any_cut(text: str, rest: str, calls: list[tuple[str, object]]) -> None:
+    assert read(text) == (rest, calls)
+    for cut in range(len(text) + 1):
+        assert read(text, cut) == (rest, calls), text[:cut]
+    assert read(text, *range(1, len(text))) == (rest, calls)
+
+
+TEXTS = [
+    "Just words.\n\nAnd `code`, ``more``, a < b, [a link](http://x) and {braces}.\n",
+    "[a link](http://x) begins a line\n{so} does this\n",
+    '{"name": "unknown", "arguments": {"a": 1, "b": 2}}',
+    '{"name": "add", "arguments": {"a": "one", "b": 2}}',
+    '{"name": "add", "arguments": {"a": 1}}',
+    '{"name": "add", "arguments": {"a": 1, "b": 2}, "because": "you asked"}',
+    '{"name": "add"}',
+    f"{CALL} would be such a call.",
+    f'{{\n "examples": [\n{CALL}\n]}}\n',
+    f"```python\nprint(1)\n{CALL}\n```\n",
+    f"```json\n{{\n\"calls\": 1}}\n{CALL}\n```\n",
+    "```json\n[1, 2, 3]\n```\nThat is it.",
+    '```json\n{"name": "Ann", "age": 3}\n```',
+    '{"name": "Ann", "arguments": ["none"]}\n[{"name": "Bob"}]\n[]\n{}\n',
+    '{"name": "add", "arguments": {"a": 1, ',
+    "<tool_call>nothing</tool_call>",
+    "<tool_call>",
+    "[TOOL_CALLS",
+    "``",
+    "   \n ",
+    "",
+    '{"name": nonsense}\nmore text',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_other_text_is_not_touched(text: str) -> None:
+    for cut in range(len(text) + 1):
+        assert read(text, cut) == (text, []), text[:cut]
+    assert read(text, *range(1, len(text))) == (text, [])
+
+
+def test_text_flows_at_once() -> None:
+    reader = LeakedCallReader(TOOLS)
+    assert reader.feed("Hello", is_last=False) == ("Hello", ())
+    assert reader.feed(" there\n", is_last=False) == (" there\n", ())
+    assert reader.feed('{"age', is_last=False)[0] == '{"age'
+    assert reader.feed('": 3', is_last=False)[0] == '": 3'
+
+
+def test_an_unread_marker_is_noted() -> None:
+    reader = LeakedCallReader(TOOLS)
+    reader.feed('<tool_call>{"name": "add"}</tool_call>', is_last=True)
+    assert reader.has_unread_marker
+
+
+def test_the_rule() -> None:
+    assert recognised_calls({"name": "ping", "arguments": {}}, TOOLS) == (("ping", "{}"),)
+    assert recognised_calls({"name": "ping"}, TOOLS) == ()
+    assert recognised_calls([], TOOLS) == ()
+    assert recognised_calls([{"name": "ping", "arguments": {}}, {"name": "Ann"}], TOOLS) == ()
+    assert recognised_calls({"name": "ping", "arguments": {}}, ()) == ()
