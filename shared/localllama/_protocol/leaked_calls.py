@@ -162,6 +162,7 @@ class LeakedCallReader:
         self._lead: str | None = ""  # blanks before the first text: they go where a call goes
         self._passage: _Passage | None = None
         self._is_line_start = True
+        self._is_behind_call = False
         self._n_calls = 0
 
     def feed(self, text: str, *, is_last: bool = False) -> tuple[str, tuple[ToolCallDelta, ...]]:
@@ -170,29 +171,35 @@ class LeakedCallReader:
         texts: list[str] = []
         deltas: list[ToolCallDelta] = []
         while self._held:
-            if self._passage is not None:
+            if self._is_behind_call:
+                self._held = self._held.lstrip()
+                self._is_behind_call = not self._held
+            elif self._passage is not None:
                 end = self._passage.take(self._held)
                 texts.append(self._taken(len(self._held) if end is None else end))
                 self._passage = self._passage if end is None else None
-                continue
-            start = self._candidate()
-            texts.append(self._taken(self._certain_length(is_last=is_last) if start is None else start))
-            verdict = self._verdict(is_last=is_last) if start is not None else None
-            if verdict is None:
-                break
-            if verdict.calls:
-                self._held = self._held[verdict.length :].lstrip()
-                self._is_line_start = True
-                deltas += self._deltas(verdict.calls)
             else:
-                self._passage = verdict.passage
-                # What opens a passage is read by it, so that its brackets are counted.
-                texts.append(self._taken(verdict.length) if verdict.passage is None else "")
+                start = self._candidate()
+                texts.append(self._taken(self._certain_length(is_last=is_last) if start is None else start))
+                verdict = self._verdict(is_last=is_last) if start is not None else None
+                if verdict is None:
+                    break
+                texts.append(self._obeyed(verdict, deltas))
         if is_last:
             texts.append(self._taken(len(self._held)))
             if self._lead and self._n_calls == 0:
                 texts.append(self._lead)
         return "".join(texts), tuple(deltas)
+
+    def _obeyed(self, verdict: _Verdict, deltas: list[ToolCallDelta]) -> str:
+        if verdict.calls:
+            self._held = self._held[verdict.length :]
+            self._is_behind_call = self._is_line_start = True
+            deltas += self._deltas(verdict.calls)
+            return ""
+        self._passage = verdict.passage
+        # What opens a passage is left to it, so that its brackets are counted.
+        return self._taken(verdict.length) if verdict.passage is None else ""
 
     def _deltas(self, calls: tuple[tuple[str, str], ...]) -> list[ToolCallDelta]:
         deltas = []

@@ -28,7 +28,7 @@ def read(text: str, *cuts: int) -> tuple[str, list[tuple[str, object]]]:
     places = [0, *cuts, len(text)]
     answer = ""
     calls: dict[int, list[str]] = {}
-    for number, (start, end) in enumerate(zip(places, places[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(places)):
         piece, deltas = reader.feed(text[start:end], is_last=number == len(places) - 2)
         answer += piece
         for delta in deltas:
@@ -81,7 +81,7 @@ TEXTS = [
     f"{CALL} would be such a call.",
     f'{{\n "examples": [\n{CALL}\n]}}\n',
     f"```python\nprint(1)\n{CALL}\n```\n",
-    f"```json\n{{\n\"calls\": 1}}\n{CALL}\n```\n",
+    f'```json\n{{\n"calls": 1}}\n{CALL}\n```\n',
     "```json\n[1, 2, 3]\n```\nThat is it.",
     '```json\n{"name": "Ann", "age": 3}\n```',
     '{"name": "Ann", "arguments": ["none"]}\n[{"name": "Bob"}]\n[]\n{}\n',
