@@ -28,10 +28,12 @@
     │       ├── FeatureDisabledError                this server was started without what the call needs
     │       ├── ServerBusyError                     503: loading, or no free slot
     │       └── ServerFaultError                    a 500 that is not the caller's fault
-    └── ProtocolError
-        ├── MalformedResponseError                  not what llama-server sends
-        ├── StreamInterruptedError                  the stream broke off; `.partial` holds what came
-        └── ToolCallParseError                      a tool call could not be read
+    ├── ProtocolError
+    │   ├── MalformedResponseError                  not what llama-server sends
+    │   ├── StreamInterruptedError                  the stream broke off; `.partial` holds what came
+    │   └── ToolCallParseError                      a tool call could not be read
+    └── StructuredOutputError                       the answer has not the form that was asked for; has `.result`
+        └── LengthLimitError                        it was cut off before its form was complete
 
 The branches are by stage: what failed, and when. `is_retryable` says whether the same call may succeed if it is made
 again as it is; it follows the cause and not the HTTP status, because llama-server answers some permanent mistakes of
@@ -56,6 +58,7 @@ __all__ = [
     "ContextOverflowError",
     "EndpointNotFoundError",
     "FeatureDisabledError",
+    "LengthLimitError",
     "LlamaRuntimeError",
     "LocalLlamaError",
     "LocalLlamaWarning",
@@ -77,6 +80,7 @@ __all__ = [
     "ServerStartError",
     "ServerStartTimeoutError",
     "StreamInterruptedError",
+    "StructuredOutputError",
     "ToolCallParseError",
     "UnsupportedFeatureError",
 ]
@@ -378,3 +382,19 @@ class StreamInterruptedError(ProtocolError):
 
 class ToolCallParseError(ProtocolError):
     """A tool call of the model could not be read."""
+
+
+class StructuredOutputError(LocalLlamaError):
+    """The answer has not the form that was asked for: the schema of a response format, or of a tool's arguments.
+
+    Attributes:
+        result: The answer as it came, its text unchanged; None if it is not known here.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, result: ChatResult | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.result = result
+
+
+class LengthLimitError(StructuredOutputError):
+    """The answer was cut off, by `max_tokens` or the end of the window, before its form was complete."""
