@@ -48,42 +48,15 @@ if TYPE_CHECKING:
     from .types import ChatResult
 
 __all__ = [
-    "APIStatusError",
-    "AnswerParseError",
-    "AuthenticationError",
-    "BadRequestError",
-    "ChatTemplateError",
-    "ClientClosedError",
-    "ConfigurationError",
-    "ContextOverflowError",
-    "EndpointNotFoundError",
-    "FeatureDisabledError",
-    "LengthLimitError",
-    "LlamaRuntimeError",
-    "LocalLlamaError",
-    "LocalLlamaWarning",
-    "MalformedResponseError",
-    "MissingDependencyError",
-    "ModelCorruptError",
-    "ModelError",
-    "ModelNotFoundError",
-    "ProtocolError",
-    "RequestError",
-    "RequestTimeoutError",
-    "RuntimeBrokenError",
-    "RuntimeNotFoundError",
-    "ServerBusyError",
-    "ServerConnectionError",
-    "ServerCrashedError",
-    "ServerError",
-    "ServerFaultError",
-    "ServerStartError",
-    "ServerStartTimeoutError",
-    "StreamInterruptedError",
-    "StructuredOutputError",
-    "ToolCallParseError",
-    "UnsupportedFeatureError",
-]
+    "APIStatusError", "AnswerParseError", "AuthenticationError", "BadRequestError", "ChatTemplateError",
+    "ClientClosedError", "ConfigurationError", "ContextOverflowError", "EndpointNotFoundError",
+    "FeatureDisabledError", "LengthLimitError", "LlamaRuntimeError", "LocalLlamaError", "LocalLlamaWarning",
+    "MalformedResponseError", "MissingDependencyError", "ModelCorruptError", "ModelError", "ModelNotFoundError",
+    "ProtocolError", "RequestError", "RequestTimeoutError", "RuntimeBrokenError", "RuntimeNotFoundError",
+    "ServerBusyError", "ServerConnectionError", "ServerCrashedError", "ServerError", "ServerFaultError",
+    "ServerStartError", "ServerStartTimeoutError", "StreamInterruptedError", "StructuredOutputError",
+    "ToolCallParseError", "UnsupportedFeatureError",
+]  # fmt: skip
 
 
 class LocalLlamaError(Exception):
@@ -389,12 +362,34 @@ class StructuredOutputError(LocalLlamaError):
 
     Attributes:
         result: The answer as it came, its text unchanged; None if it is not known here.
+        raw_text: What the model wrote: the text, or the call as JSON.
+        violations: What is wrong with it, in sentences, each with its place in the JSON.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None, result: ChatResult | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        result: ChatResult | None = None,
+        raw_text: str = "",
+        violations: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message, hint=hint)
         self.result = result
+        self.raw_text = raw_text
+        self.violations = violations
 
 
 class LengthLimitError(StructuredOutputError):
-    """The answer was cut off, by `max_tokens` or the end of the window, before its form was complete."""
+    """The answer was cut off, by `max_tokens` or the end of the window, before its form was complete.
+
+    Attributes:
+        max_tokens: The limit of the call; None if the window alone was the limit.
+        n_ctx: Tokens that the window of one request holds; None if the server does not say.
+        is_spent_on_thinking: Whether the thinking left nothing for the answer.
+    """
+
+    max_tokens: int | None = None
+    n_ctx: int | None = None
+    is_spent_on_thinking: bool = False

@@ -164,7 +164,13 @@ class ChatRequest:
         tools: Tools that the model may call.
         tool_choice: None leaves it to llama.cpp ("auto" when there are tools).
         parallel_tool_calls: None leaves it to the template's capabilities.
-        response_format: An OpenAI `response_format` object, sent as it is.
+        response_format: An OpenAI `response_format` object. Its schema is made fit for the server, and the answer is checked
+            against it as it was given. With tools beside it the model may call them first.
+        on_invalid: What happens to an answer that breaks its schema after all repairs: "raise", or "return" as it is.
+        max_repairs: How often `chat` asks the model to repair such an answer. A stream, whose text was seen, is never
+            repaired.
+        finds_leaked_calls: Where the template's own syntax is used, also look in the text for calls that the server's parser
+            missed; `localllama._protocol.leaked_calls.recognised_calls` is the rule.
     """
 
     messages: tuple[Message, ...]
@@ -172,6 +178,9 @@ class ChatRequest:
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Mapping[str, Any] | None = None
+    on_invalid: Literal["raise", "return"] = "raise"
+    max_repairs: int = 1
+    finds_leaked_calls: bool = True
 
 
 @dataclass(frozen=True)

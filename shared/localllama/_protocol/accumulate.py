@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from localllama.errors import MalformedResponseError
@@ -35,6 +35,7 @@ class ChoiceAccumulator:
         self._reasoning: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._calls: dict[int, _GrowingCall] = {}
+        self._places: dict[tuple[str, int], int] = {}
 
     @property
     def has_begun(self) -> bool:
@@ -72,22 +73,31 @@ class ChoiceAccumulator:
         return tuple(self._add_fragment(as_object(item, "delta.tool_calls[]"), make_id) for item in fragments)
 
     def add_deltas(self, deltas: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
-        """Add regular deltas; returns them."""
-        for delta in deltas:
+        """Add regular deltas that were read from the text; returns them, with indexes that no other call has."""
+        placed = tuple(replace(delta, index=self._place("text", delta.index)) for delta in deltas)
+        for delta in placed:
             call = self._calls.get(delta.index)
             if call is None:
                 call = self._calls[delta.index] = _GrowingCall(delta.id or "")
             call.name = call.name or delta.name or ""
             if delta.arguments:
                 call.arguments.append(delta.arguments)
-        return deltas
+        return placed
+
+    def _place(self, origin: str, index: int) -> int:
+        """The index of a call in the answer: its own, or the next free one where a call of other origin has it."""
+        place = self._places.get((origin, index))
+        if place is None:
+            place = index if index not in self._calls else max(self._calls) + 1
+            self._places[origin, index] = place
+        return place
 
     def _add_fragment(self, obj: dict[str, Any], make_id: Callable[[], str]) -> ToolCallDelta:
         function = as_object(obj.get("function"), "delta.tool_calls[].function")
         sent_id = as_text(obj.get("id"), "delta.tool_calls[].id")
         name = as_text(function.get("name"), "delta.tool_calls[].function.name")
         arguments = _arguments_text(function.get("arguments"))
-        index = self._call_index(obj.get("index"), has_new_id=bool(sent_id))
+        index = self._place("wire", self._call_index(obj.get("index"), has_new_id=bool(sent_id)))
         call = self._calls.get(index)
         is_new = call is None
         if call is None:

@@ -211,7 +211,7 @@ class LeakedCallReader:
 
     def _taken(self, length: int) -> str:
         text, self._held = self._held[:length], self._held[length:]
-        before, newline, line = text.rpartition("\n")
+        _, newline, line = text.rpartition("\n")
         self._is_line_start = not line.strip(" \t") and (bool(newline) or self._is_line_start)
         if self._lead is None:
             return text

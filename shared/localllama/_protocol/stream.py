@@ -65,10 +65,15 @@ class StreamParser(ABC):
     """What both stream formats share: events, the end, errors, sums.
 
     Args:
+        new_reader: Makes what reads the text of each choice, where it holds more than the answer itself.
         limit_bytes: Most bytes of one event.
     """
 
-    def __init__(self, *, limit_bytes: int = DEFAULT_EVENT_LIMIT_BYTES) -> None:
+    def __init__(
+        self, *, new_reader: Callable[[], TextReader] | None = None, limit_bytes: int = DEFAULT_EVENT_LIMIT_BYTES
+    ) -> None:
+        self._new_reader = new_reader
+        self._readers: dict[int, TextReader] = {}
         self._decoder = SSEDecoder(limit_bytes=limit_bytes)
         self._choices: dict[int, ChoiceAccumulator] = {}
         self._usage: Usage | None = None
@@ -162,6 +167,19 @@ class StreamParser(ABC):
             return []
         return [self._chunk(usage=self._usage, timings=self._timings)]
 
+    @property
+    def readers(self) -> tuple[TextReader, ...]:
+        """What has read the texts so far."""
+        return tuple(self._readers.values())
+
+    def _read(self, index: int, text: str, *, is_last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
+        if self._new_reader is None:
+            return text, ()
+        reader = self._readers.get(index)
+        if reader is None:
+            reader = self._readers[index] = self._new_reader()
+        return reader.feed(text, is_last=is_last)
+
     def _choice(self, index: int) -> ChoiceAccumulator:
         choice = self._choices.get(index)
         if choice is None:
@@ -208,10 +226,8 @@ class ChatStreamParser(StreamParser):
         new_reader: Callable[[], TextReader] | None = None,
         limit_bytes: int = DEFAULT_EVENT_LIMIT_BYTES,
     ) -> None:
-        super().__init__(limit_bytes=limit_bytes)
+        super().__init__(new_reader=new_reader, limit_bytes=limit_bytes)
         self._make_id = make_id
-        self._new_reader = new_reader
-        self._readers: dict[int, TextReader] = {}
 
     def _take_event(self, event: ServerSentEvent) -> list[ChatChunk]:
         if event.data.strip() == "[DONE]":
@@ -255,14 +271,6 @@ class ChatStreamParser(StreamParser):
             text=text, reasoning=reasoning, tool_calls=calls, index=index, finish_reason=finish, logprobs=logprobs
         )
 
-    def _read(self, index: int, text: str, *, is_last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
-        if self._new_reader is None:
-            return text, ()
-        reader = self._readers.get(index)
-        if reader is None:
-            reader = self._readers[index] = self._new_reader()
-        return reader.feed(text, is_last=is_last)
-
     def _is_finished(self) -> bool:
         return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
 
@@ -271,8 +279,12 @@ class ChatStreamParser(StreamParser):
         chunks = []
         for index in unfinished:
             # Only another server behind base_url ends with [DONE] and gives no reason.
-            self._choices[index].finish_reason = "stop"
-            chunks.append(self._chunk(index=index, finish_reason="stop"))
+            choice = self._choices[index]
+            text, calls = self._read(index, "", is_last=True)
+            choice.add_text(text)
+            calls = choice.add_deltas(calls)
+            choice.finish_reason = "tool_calls" if self._new_reader is not None and choice.has_calls else "stop"
+            chunks.append(self._chunk(index=index, text=text, tool_calls=calls, finish_reason=choice.finish_reason))
         return chunks + super()._last_chunks()
 
 
@@ -290,16 +302,20 @@ class CompletionStreamParser(StreamParser):
         if obj.get("prompt_progress") is not None:
             return [self._chunk(progress=parse_progress(obj["prompt_progress"]))]
         choice = self._choice(0)
-        text = choice.add_text(as_text(obj.get("content"), "content"))
+        is_last = obj.get("stop") is True
+        text, read_calls = self._read(0, as_text(obj.get("content"), "content"), is_last=is_last)
+        choice.add_text(text)
+        calls = choice.add_deltas(read_calls)
         logprobs = choice.add_logprobs(parse_native_probabilities(obj.get("completion_probabilities")))
         finish: FinishReason | None = None
-        if obj.get("stop") is True:
-            finish = choice.finish_reason = _native_finish_reason(obj)
+        if is_last:
+            finish = _native_finish_reason(obj)
+            finish = choice.finish_reason = "tool_calls" if finish == "stop" and choice.has_calls else finish
             self._usage = _native_usage(obj, self._timings)
             self._is_done = True
-        if not (text or logprobs or finish):
+        if not (text or calls or logprobs or finish):
             return []
-        return [self._chunk(text=text, logprobs=logprobs, finish_reason=finish)]
+        return [self._chunk(text=text, tool_calls=calls, logprobs=logprobs, finish_reason=finish)]
 
     def _is_finished(self) -> bool:
         return 0 in self._choices and self._choices[0].finish_reason is not None
