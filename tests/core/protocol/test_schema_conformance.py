@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def client(micro_model: Path) -> Iterator[LocalLlamaClient]:
-    with LocalLlamaClient(ServerSettings(model=str(micro_model), n_ctx=4096, n_threads=1)) as client:
+    runtime = os.environ.get("LOCALLLAMA_TEST_LLAMA_SERVER", "auto")
+    settings = ServerSettings(model=str(micro_model), runtime=runtime, n_ctx=4096, n_threads=1)
+    with LocalLlamaClient(settings) as client:
         client.start()  # here, so that it is no process that a single test left behind
         yield client
 

@@ -219,7 +219,7 @@ def number_body(alternative: Alternative, notes: Notes, *, is_integer: bool, is_
     excluded = [value for value in _excluded(alternative) if isinstance(value, int | float) and value is not True]
     if within.is_empty:
         return None
-    step = _least_common(steps)
+    step = _joint_step(steps)
     if is_integer or (step is not None and step.denominator == 1):
         whole = 1 if step is None else step.numerator
         return _integer(alternative, within, whole, excluded, notes, is_narrow=is_narrow)
@@ -240,7 +240,7 @@ def _leave_all(alternative: Alternative, notes: Notes, keywords: Iterable[str]) 
                 notes.leave(schema, "not" if keyword == EXCLUDED else keyword)
 
 
-def _least_common(steps: list[Fraction]) -> Fraction | None:
+def _joint_step(steps: list[Fraction]) -> Fraction | None:
     if not steps:
         return None
     numerator = math.lcm(*(step.numerator for step in steps))
