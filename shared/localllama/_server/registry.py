@@ -13,6 +13,7 @@ import atexit
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from localllama.errors import ClientClosedError
@@ -55,11 +56,19 @@ class Lease:
                     "This client was closed.", hint="Make a new one; equal settings share a server that still runs."
                 )
             if self._server is None or self._creator_pid != os.getpid():
-                token = object()
-                self._server = _registry.shared(self._key, self._starter, self._idle_timeout_seconds, token)
-                self._token, self._creator_pid = token, os.getpid()
-                self._finalizer = weakref.finalize(self, _release_from_finalizer, self._server, token, os.getpid())
+                self._take_share()
+            assert self._server is not None
             return self._server
+
+    def _take_share(self) -> None:
+        token = object()
+
+        def before_it_counts(server: SharedServer) -> None:
+            # An interrupt must not leave a share that nobody can give back.
+            self._finalizer = weakref.finalize(self, _release_from_finalizer, server, token, os.getpid())
+
+        server = _registry.share(self._key, self._starter, self._idle_timeout_seconds, token, before_it_counts)
+        self._server, self._token, self._creator_pid = server, token, os.getpid()
 
     @property
     def is_released(self) -> bool:
@@ -79,9 +88,9 @@ class Lease:
             self._server = self._token = self._finalizer = None
         if server is None or not is_ours:
             return
-        if finalizer is not None:
-            finalizer.detach()
         ending = server.release(token)
+        if finalizer is not None:
+            finalizer.detach()  # only now: an interrupt before leaves it to the garbage collection
         _registry.forget_unwanted(server)
         if ending is not None:
             ending.process.stop()
@@ -103,11 +112,19 @@ class _Registry:
         self._lock = threading.Lock()
         self._servers: dict[str, SharedServer] = {}
 
-    def shared(self, key: str, starter: Starter, idle_timeout_seconds: float | None, token: object) -> SharedServer:
+    def share(
+        self,
+        key: str,
+        starter: Starter,
+        idle_timeout_seconds: float | None,
+        token: object,
+        before_it_counts: Callable[[SharedServer], None],
+    ) -> SharedServer:
         with self._lock:
             server = self._servers.get(key)
             if server is None:
                 server = self._servers[key] = SharedServer(key, starter, idle_timeout_seconds)
+            before_it_counts(server)
             server.add(token)
             return server
 

@@ -6,8 +6,10 @@ leases that hold these are in `registry`.
 Rules that keep this free of deadlocks:
 
 * `SharedServer._lock` is held for a few instructions only, never during a start, a stop or a wait.
-* Finalizers may run at any bytecode, also in a thread that holds the lock. They only note the released lease and try the
-  lock without waiting; whoever holds it looks at the notes after letting go.
+* Finalizers may run at any bytecode, also in a thread that holds the lock. They only note the released lease and leave a
+  lock alone that is held; whoever holds it looks at the notes after letting go.
+* A KeyboardInterrupt may come between any two lines. Locks are taken by `with` alone, which nothing can come into, and
+  what is done in steps is done in an order in which every step may be the last.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +40,7 @@ Starter = Callable[[int, Callable[[], bool], Callable[[StartProgress], None]], "
 """Starts one server: generation, "is it cancelled?", "tell the progress"."""
 
 _EXIT_NEWS_SECONDS = 1.0
+_RECHECK_SECONDS = 1.0  # the thread that starts may be interrupted before it can tell those who wait
 _REMEMBERED_CRASHES = 8
 
 
@@ -98,16 +102,16 @@ class SharedServer:
     def _settle(self) -> StartedServer | None:
         ending: StartedServer | None = None
         # The loop closes the gap between "nothing noted" and letting go of the lock, when another thread notes something.
-        while self._released and self._lock.acquire(blocking=False):
-            try:
-                had_tokens = bool(self._tokens)
+        # The lock is not held by this thread if it is free, so that the wait for another one, which took it right now,
+        # is short. (An interrupt right behind `acquire(blocking=False)` would leave it held for ever.)
+        while self._released and not self._lock.locked():
+            with self._lock:
                 while self._released:
-                    self._tokens.discard(self._released.popleft())
-                if had_tokens and not self._tokens and self._started is not None:
+                    self._tokens.discard(self._released[0])
+                    self._released.popleft()
+                if not self._tokens and self._started is not None:
                     ending, self._started = self._started, None
                     self._was_stopped = True
-            finally:
-                self._lock.release()
             if ending is not None:
                 ending.process.abandon()
         return ending
@@ -144,38 +148,50 @@ class SharedServer:
         Raises:
             LocalLlamaError: The start failed; every caller that waited for it gets the same error.
         """
-        while True:
-            future, is_mine = self._join_start()
-            if future is None:
-                running = self.running()
-                if running is not None:
-                    return running
-                self._note_crash()
-                continue
-            if is_mine:
-                self._start_into(future, on_progress)
+        while (running := self.running()) is None:
+            self._note_crash()
+            mine: Future[StartedServer] = Future()
             try:
-                return future.result()
+                future = self._join_start(mine)
+                if future is mine:
+                    self._start_into(mine, on_progress)
+            finally:
+                self._leave_start(mine)
+            if future is None:
+                continue
+            try:
+                return future.result(_RECHECK_SECONDS)
             except LocalLlamaError as error:
-                if is_mine:
+                if future is mine:
                     raise
                 # One error object in several threads would collect all their tracebacks.
                 raise copy.copy(error) from error
-            except _StarterInterruptedError:
-                continue
+            except (_StarterInterruptedError, FutureTimeoutError):
+                if future is mine:  # the starter's own TimeoutError
+                    raise
+        return running
 
-    def _join_start(self) -> tuple[Future[StartedServer] | None, bool]:
+    def _join_start(self, mine: Future[StartedServer]) -> Future[StartedServer] | None:
+        """The start to wait for: another thread's, or `mine`, which is to be made then; None if there is a server."""
         with self._lock:
             if self._started is not None:
-                result: tuple[Future[StartedServer] | None, bool] = (None, False)
-            elif self._starting is not None:
-                result = (self._starting, False)
+                joined = None
+            elif self._starting is not None and not self._starting.done():
+                joined = self._starting
             else:
-                self._starting = Future()
+                joined = self._starting = mine
                 self._generation += 1
-                result = (self._starting, True)
         self._settle()
-        return result
+        return joined
+
+    def _leave_start(self, mine: Future[StartedServer]) -> None:
+        """Ctrl-C belongs to the thread that it hit; the others start anew."""
+        if not mine.done():
+            mine.set_exception(_StarterInterruptedError())
+        with self._lock:
+            if self._starting is mine:
+                self._starting = None
+        self._settle()
 
     def _start_into(self, future: Future[StartedServer], on_progress: Callable[[StartProgress], None]) -> None:
         try:
@@ -188,14 +204,6 @@ class SharedServer:
             future.set_result(started)
         except Exception as error:  # noqa: BLE001  # every waiting caller gets it, this one included
             future.set_exception(error)
-        finally:
-            with self._lock:
-                if self._starting is future:
-                    self._starting = None
-            self._settle()
-            if not future.done():
-                # Ctrl-C belongs to the thread that it hit; the others start anew.
-                future.set_exception(_StarterInterruptedError())
         if self._idle_timeout_seconds is not None and future.exception() is None:
             _watch_idleness(self, future.result(), self._idle_timeout_seconds)
 
