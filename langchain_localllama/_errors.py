@@ -14,6 +14,19 @@ from langchain_core import exceptions as langchain_errors
 
 from localllama import errors as core_errors
 
+
+class _AnswerError(langchain_errors.ModelError, langchain_errors.OutputParserException):
+    """What LangChain's parsers raise for an answer that they cannot read; users and agents catch it by that name."""
+
+    observation = None
+    send_to_llm = False
+
+    @property
+    def llm_output(self) -> str | None:  # type: ignore[override]
+        """The text of the answer."""
+        return self.__dict__.get("raw_text")
+
+
 # The most specific row wins.
 _PARENTS: dict[type[core_errors.LocalLlamaError], type[langchain_errors.ModelError]] = {
     core_errors.LocalLlamaError: langchain_errors.ModelError,
@@ -32,6 +45,7 @@ _PARENTS: dict[type[core_errors.LocalLlamaError], type[langchain_errors.ModelErr
     core_errors.ServerBusyError: langchain_errors.ModelAPIError,
     core_errors.ServerFaultError: langchain_errors.ModelAPIError,
     core_errors.StreamInterruptedError: langchain_errors.ModelConnectionError,
+    core_errors.StructuredOutputError: _AnswerError,
 }
 
 

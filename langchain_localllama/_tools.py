@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from localllama import ConfigurationError, ToolChoice, ToolSpec, nearest_name_hint
+
+from ._forms import to_function_tool
 
 _CHOICES: dict[str, ToolChoice] = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
 
@@ -21,19 +22,7 @@ def to_openai_tools(tools: Sequence[ToolLike], *, strict: bool | None = None) ->
     Raises:
         ConfigurationError: Not a tool, or one that a vendor runs on its own servers.
     """
-    made = []
-    for tool in tools:
-        try:
-            shaped = convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool, strict=strict)
-        except ValueError as error:
-            raise ConfigurationError(f"cannot be used as a tool: {error}") from error
-        if "function" not in shaped:
-            raise ConfigurationError(
-                f"a tool of type {shaped.get('type')!r} runs on a vendor's servers",
-                hint="Pass a function, a tool, a pydantic class or a JSON schema.",
-            )
-        made.append(shaped)
-    return made
+    return [to_function_tool(tool, strict=strict) for tool in tools]
 
 
 def to_tool_specs(tools: Sequence[ToolLike]) -> tuple[ToolSpec, ...]:

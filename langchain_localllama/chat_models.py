@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
@@ -35,6 +35,7 @@ from ._messages import to_core_messages
 from ._output import MODEL_PROVIDER, to_chat_result, to_generation_chunk
 from ._parameters import LocalLlamaParameters
 from ._profile import to_profile
+from ._structured import AnswerWithRaw, structured
 from ._tools import ToolLike, to_openai_tools, to_response_format, to_tool_choice, to_tool_specs
 
 if TYPE_CHECKING:
@@ -186,14 +187,17 @@ class ChatLocalLlama(LocalLlamaParameters):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """This model with tools that it may call.
 
-        The choice is handed to llama-server, which does not enforce it on every chat template; a template that shows no
-        tools leaves them out.
+        Any model can call tools, with or without a place for them in its chat template. A call that must happen happens:
+        the answer is generated under a grammar that allows nothing else.
 
         Args:
-            tools: Functions, tools, pydantic classes, typed dicts or JSON schemas.
-            tool_choice: "auto"; "none"; "any", "required" or True for some tool; a tool's name for that one.
+            tools: Functions, tools, runnables (`as_tool`), pydantic classes, typed dicts, JSON schemas with a title, or the
+                dicts of OpenAI and Anthropic. None at all is allowed.
+            tool_choice: "auto", the default: the model decides; "none"; "any", "required" or True for some tool; a
+                tool's name, or a dict that names it, for that one.
             strict: As in the OpenAI API: no property that the schema does not name.
-            parallel_tool_calls: Whether one answer may call several tools; None leaves it to the model's template.
+            parallel_tool_calls: Whether one answer may call several tools. None leaves it to the model's template, and
+                where the call is forced it is one.
             **kwargs: Further arguments of the call, such as `response_format` or `temperature`.
 
         Raises:
@@ -204,6 +208,48 @@ class ChatLocalLlama(LocalLlamaParameters):
         options = {"tool_choice": choice, "parallel_tool_calls": parallel_tool_calls}
         given = {name: value for name, value in options.items() if value is not None}
         return self.bind(tools=shaped, **given, **kwargs)
+
+    @override
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model with answers in a form of yours: it gives objects instead of messages, or raises.
+
+            class Person(BaseModel):
+                name: str
+                born: date
+
+            llm.with_structured_output(Person).invoke("Ada Lovelace, born on 10 December 1815")
+
+        The answer is generated under a grammar made of the schema, and checked against the schema afterwards. In a stream
+        the object grows: dicts from their first key on, objects of a class as soon as the class accepts what there is.
+
+        Args:
+            schema: A pydantic class (v1 or v2), a dataclass, or any type that pydantic knows, such as `Cat | Dog` and
+                `list[Person]`: the answer is an object of it. A typed dict, a JSON Schema, a tool of OpenAI or Anthropic
+                or a whole `response_format`: the answer is a dict. None is possible with "json_mode" alone.
+            method: "json_schema": the answer's text is the object. "function_calling": the object is the arguments of a
+                tool call, as some models were trained; it must be an object then, not a list. "json_mode": as the first,
+                but that `schema` may be left out, and the prompt describe the object.
+            include_raw: Give {"raw": message, "parsed": object or None, "parsing_error": error or None} and do not raise
+                where the answer is not what it must be.
+            strict: For code that is written for any model. Here a schema always holds.
+            **kwargs: Further arguments of the call, such as `temperature`.
+
+        Raises:
+            ConfigurationError: No schema can be made of `schema`.
+
+        The object that is returned raises:
+            StructuredOutputError: The answer is not what it must be; also an `OutputParserException`.
+        """
+        model, parser = structured(self, schema, method=method, strict=strict, arguments=kwargs)
+        return AnswerWithRaw(model=model, parser=parser) if include_raw else model | parser
 
     # -- counting ---------------------------------------------------------------------------------------------------
 
