@@ -20,8 +20,6 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from localllama import (
@@ -42,11 +40,12 @@ from localllama import (
 
 from ._messages import needs_reading, to_messages
 from ._responses import StreamedAnswer, is_shown, to_chat_response, to_completion_response
+from ._structured import StructuredPrediction
 from ._tokenizer import Tokenizer
-from ._tools import take_request_fields, to_call_arguments, to_tool_selections, with_first_call_only
+from ._tool_calling import ToolCalling
+from ._tools import take_request_fields
 
 if TYPE_CHECKING:
-    from llama_index.core.tools.types import BaseTool
     from typing_extensions import Self
 
 __all__ = ["LocalLlama"]
@@ -60,7 +59,7 @@ _CLIENT_FIELDS = frozenset({*ServerOptions.model_fields, "max_retries"})
 _OPTION_FIELDS = frozenset({*_CLIENT_FIELDS, *SamplingOptions.model_fields, "timeout", "additional_kwargs"})
 
 
-class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
+class LocalLlama(StructuredPrediction, ToolCalling, ServerOptions, SamplingOptions):
     """A local GGUF model through llama.cpp, for LlamaIndex.
 
         Settings.llm = LocalLlama(model="./model.gguf", n_ctx=4096, temperature=0)
@@ -115,8 +114,8 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex plans with, from the header of the model's file; starts nothing, downloads nothing.
 
-        `is_function_calling_model` is False: tools can be offered with `chat_with_tools`, but whether a model then
-        calls one is up to the model.
+        `is_function_calling_model` is True for every model: where its chat template knows no tools, they are shown in
+        the prompt, and a grammar forces the form of a call.
 
         Raises:
             ModelError: The model's file is missing or damaged.
@@ -130,7 +129,7 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
             context_window=window,
             num_output=max(1, min(wanted, window // 2)),
             is_chat_model=True,
-            is_function_calling_model=False,
+            is_function_calling_model=True,
             model_name=info.name if info else self.model or "unknown",
             system_role=MessageRole.SYSTEM,
         )
@@ -264,51 +263,6 @@ class LocalLlama(FunctionCallingLLM, ServerOptions, SamplingOptions):
             request, options = self._call(_one_message(prompt), kwargs)
             open_stream = partial(self._async_client.stream_chat, request, **options)
         return _astream(open_stream, StreamedAnswer().completion_response)
-
-    # Tools
-
-    def _prepare_chat_with_tools(
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,  # noqa: ARG002  # LlamaIndex passes it
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        messages = list(chat_history or ())
-        if user_msg is not None:
-            messages.append(ChatMessage(user_msg, role=MessageRole.USER) if isinstance(user_msg, str) else user_msg)
-        offered = to_call_arguments(tools, kwargs.pop("tool_choice", None), is_required=tool_required)
-        if offered:
-            offered["parallel_tool_calls"] = allow_parallel_tool_calls
-        return {"messages": messages, **offered, **kwargs}
-
-    def _validate_chat_with_tools_response(
-        self,
-        response: ChatResponse,
-        tools: Sequence[BaseTool],  # noqa: ARG002  # LlamaIndex passes it
-        allow_parallel_tool_calls: bool = False,
-        **kwargs: Any,  # noqa: ARG002  # LlamaIndex passes them
-    ) -> ChatResponse:
-        return response if allow_parallel_tool_calls else with_first_call_only(response)
-
-    def get_tool_calls_from_response(
-        self,
-        response: ChatResponse,
-        error_on_no_tool_call: bool = True,
-        **kwargs: Any,  # noqa: ARG002  # LlamaIndex passes them
-    ) -> list[ToolSelection]:
-        """The tool calls of a response, whole or still streamed.
-
-        Raises:
-            ValueError: There is none, and `error_on_no_tool_call` is set.
-        """
-        selections = to_tool_selections(response)
-        if not selections and error_on_no_tool_call:
-            raise ValueError(f"Expected at least one tool call, but the model answered: {response.message.content!r}")
-        return selections
 
     # Its life
 
