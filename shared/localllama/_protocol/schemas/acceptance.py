@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from .form import Schema
+from .formats import is_format
 from .places import SchemaIndex
 
 __all__ = ["accepts", "is_multiple", "is_type", "same_value", "type_of"]
@@ -163,6 +164,7 @@ _RULES: dict[str, _Rule] = {
     "minLength": _for_length(str, lambda length, wanted: length >= wanted),
     "maxLength": _for_length(str, lambda length, wanted: length <= wanted),
     "pattern": lambda value, wanted, _schema, _index: not isinstance(value, str) or bool(re.search(wanted, value)),
+    "format": lambda value, wanted, _schema, _index: not isinstance(value, str) or is_format(value, wanted),
     "minItems": _for_length(list, lambda length, wanted: length >= wanted),
     "maxItems": _for_length(list, lambda length, wanted: length <= wanted),
     "minProperties": _for_length(dict, lambda length, wanted: length >= wanted),

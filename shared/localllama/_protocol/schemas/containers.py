@@ -25,6 +25,7 @@ _MOST_ITEMS = 1900  # llama.cpp refuses or ignores greater counts
 _MOST_TUPLES = 12  # alternatives of different lengths
 _MOST_LISTED_ARRAYS = 130
 _MOST_SUBSETS = 12
+_ANY_NAME = "\0"  # stands for a name that no schema knows
 
 
 class Ref(NamedTuple):
@@ -233,22 +234,37 @@ def object_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, An
     """The bodies whose union an object is; none if there can be none."""
     names = list(dict.fromkeys(name for schema in alternative for name in schema.get("properties", ())))
     required = list(dict.fromkeys(name for schema in alternative for name in schema.get("required", ())))
-    if not names and not required:
-        listed = _listed_names(alternative, shop)
-        if listed is None:
-            return _map_bodies(alternative, shop)
-        names = listed
-    names += [name for name in required if name not in names]
+    listed = _listed_names(alternative, shop)
+    if not names and not required and listed is None:
+        return _map_bodies(alternative, shop)
+    names += [name for name in (*required, *(listed or ())) if name not in names]
     parts = {name: _property_parts(name, alternative, shop) for name in names}
     allowed = [name for name in names if False not in parts[name] and _is_allowed_name(name, alternative, shop)]
     if not set(required) <= set(allowed):
         return []
     _leave_unevaluated(allowed, alternative, shop)
+    if _needs_more_names(allowed, alternative):
+        shop.leave(alternative, "minProperties")
+        properties = {name: shop.node(parts[name]) for name in allowed}
+        rest = shop.node(_property_parts(_ANY_NAME, alternative, shop))
+        return [{"type": "object", "properties": properties, "required": required, "additionalProperties": rest}]
     bodies = []
     for needed, possible in _by_number(allowed, required, alternative, shop):
         properties = {name: shop.node(parts[name]) for name in possible}
         bodies.append({"type": "object", "properties": properties, "required": list(needed)})
     return bodies
+
+
+def _needs_more_names(allowed: list[str], alternative: Alternative) -> bool:
+    """Whether `minProperties` asks for names that the schema does not give, but allows."""
+    least = max((schema.get("minProperties", 0) for schema in alternative), default=0)
+    most = min((schema.get("maxProperties", math.inf) for schema in alternative), default=math.inf)
+    is_closed = any(
+        schema.get(key) is False for schema in alternative for key in ("additionalProperties", "unevaluatedProperties")
+    )
+    # Other characters would go unescaped into llama.cpp's grammar of "any name but these".
+    is_plain = all(re.fullmatch(r"\w+", name, re.ASCII) for name in allowed)
+    return len(allowed) < least <= most and is_plain and not is_closed
 
 
 def _property_parts(name: str, alternative: Alternative, shop: Workshop) -> tuple[Schema, ...]:

@@ -119,9 +119,12 @@ class _Writer:
         properties = {
             name: self._written(each) for name, each in body["properties"].items() if _is_possible(each, self._possible)
         }
-        if not properties:
+        rest: Any = False
+        if "additionalProperties" in body and _is_possible(body["additionalProperties"], self._possible):
+            rest = self._written(body["additionalProperties"])
+        if not properties and rest is False:
             return {"const": {}}
-        return {"type": "object", "properties": properties, "required": body["required"], "additionalProperties": False}
+        return {"type": "object", "properties": properties, "required": body["required"], "additionalProperties": rest}
 
 
 def _definition_order(item: tuple[str, Any]) -> int:
