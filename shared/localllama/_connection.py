@@ -93,7 +93,7 @@ class Connection:
         self.refuse_if_closed()
         if self.settings.base_url is not None:
             return self._remote_endpoint()
-        running = self._shared().running()
+        running = self._shared().ready()
         return running.endpoint if running is not None else None
 
     def endpoint(self, on_progress: Callable[[StartProgress], None] | None = None) -> Endpoint:
@@ -169,7 +169,11 @@ def _new_lease(settings: ServerSettings) -> Lease:
 
 def _sharing_key(settings: ServerSettings) -> str:
     """Equal for settings that may share a server: a relative path means another model in another directory."""
-    return hashlib.sha256(f"{settings.identity()} {Path.cwd()}".encode()).hexdigest()
+    try:
+        directory = str(Path.cwd())
+    except OSError:  # it was removed; then a relative path names nothing, and an absolute one is as good as ever
+        directory = ""
+    return hashlib.sha256(f"{settings.identity()} {directory}".encode()).hexdigest()
 
 
 def _model_info(settings: ServerSettings, path: str) -> ModelInfo:

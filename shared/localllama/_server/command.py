@@ -218,7 +218,7 @@ def _add_sizes(line: _Line, settings: ServerSettings, model: ModelInfo) -> None:
 
 
 def _add_adapters(line: _Line, settings: ServerSettings) -> None:
-    line.need("mmproj", settings.mmproj, text=_absolute(settings.mmproj or ""))
+    line.need("mmproj", settings.mmproj, text=_absolute(settings.mmproj))
     for adapter in settings.lora:
         _add_adapter(line, adapter)
 
@@ -238,7 +238,7 @@ def _add_adapter(line: _Line, adapter: LoraAdapter) -> None:
 
 def _add_template(line: _Line, settings: ServerSettings) -> None:
     line.need("chat_template", settings.chat_template)
-    line.need("chat_template_file", settings.chat_template_file, text=_absolute(settings.chat_template_file or ""))
+    line.need("chat_template_file", settings.chat_template_file, text=_absolute(settings.chat_template_file))
     variables = dict(settings.chat_template_kwargs or {})
     budget = settings.reasoning_budget
     if settings.reasoning != "auto":
@@ -354,6 +354,6 @@ def _list_item(text: str) -> str:
     return f'"{text}"' if "," in text else text
 
 
-def _absolute(path: str) -> str:
-    # The child runs in another directory than the caller.
-    return os.path.abspath(Path(path).expanduser())
+def _absolute(path: str | None) -> str:
+    # The child runs in another directory than the caller. (That of the caller may be gone, which only matters to a path.)
+    return os.path.abspath(Path(path).expanduser()) if path is not None else ""

@@ -12,7 +12,7 @@ from .process import ExitStatus
 if TYPE_CHECKING:
     from .start import StartedServer
 
-__all__ = ["crash_error", "describe_exit", "last_lines", "lost_socket_error"]
+__all__ = ["crash_error", "deaf_error", "describe_exit", "last_lines"]
 
 _LOG_TAIL_LINES = 25
 
@@ -42,10 +42,11 @@ def crash_error(dead: StartedServer) -> ServerCrashedError:
     )
 
 
-def lost_socket_error(started: StartedServer) -> ServerCrashedError:
+def deaf_error(started: StartedServer) -> ServerCrashedError:
     """For a server that runs and can no longer be reached."""
     return ServerCrashedError(
-        f"The socket of the llama.cpp server, {started.endpoint.socket_path}, was removed by another program.",
+        f"The llama.cpp server no longer listens on {started.endpoint.socket_path}: another program told it to end, or "
+        "removed its socket.",
         hint="Make another call: it starts a new server. Keep cleaners away from localllama-* directories.",
         log_tail=last_lines(started.process.log_tail()),
         command=started.command,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import socket
 import threading
 import time
 import weakref
@@ -24,7 +25,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localllama.errors import ClientClosedError, LocalLlamaError, ServerCrashedError
@@ -142,13 +142,18 @@ class SharedServer:
         self._settle()
         return started if started is not None and started.process.exit_status() is None else None
 
+    def ready(self) -> StartedServer | None:
+        """As `running`, for a call that is about to be made: the server will not be stopped for idleness under it."""
+        self._last_use = time.monotonic()
+        return self.running()
+
     def ensure_running(self, on_progress: Callable[[StartProgress], None]) -> StartedServer:
         """The running server; started, or started again, if there is none. One start at a time, shared by all callers.
 
         Raises:
             LocalLlamaError: The start failed; every caller that waited for it gets the same error.
         """
-        while (running := self.running()) is None:
+        while (running := self.ready()) is None:
             self._note_crash()
             mine: Future[StartedServer] = Future()
             try:
@@ -232,25 +237,37 @@ class SharedServer:
             started = self._started
         self._settle()
         if started is not None and started.endpoint.generation == generation:
-            if _has_lost_its_socket(started):
-                from .ended import lost_socket_error
-
-                self._give_up(started, lost_socket_error(started))
             # The broken connection is often noticed before the supervisor's word about the death.
-            elif started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is None:
-                return None
-            else:
+            if started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is not None:
                 self._note_crash()
+            elif _is_deaf(started):
+                from .ended import deaf_error
+
+                self._give_up(started, deaf_error(started))
         return self._crash_logs.get(generation)
 
     def _give_up(self, started: StartedServer, reason: ServerCrashedError) -> None:
+        # First, for the others whose calls broke off: one that finds the server gone must find the reason too.
+        self._crash_logs[started.endpoint.generation] = reason
+        self._crash_logs.pop(started.endpoint.generation - _REMEMBERED_CRASHES, None)
         with self._lock:
             if self._started is started:
                 self._started = None
         self._settle()
-        self._crash_logs[started.endpoint.generation] = reason
-        self._crash_logs.pop(started.endpoint.generation - _REMEMBERED_CRASHES, None)
         started.process.stop()
+
+    def stop_if_idle(self, timeout_seconds: float) -> bool:
+        """`stop`, unless there has been a request within the last `timeout_seconds`; whether it did."""
+        with self._lock:
+            is_idle = self.idle_seconds() >= timeout_seconds
+            # Under the same lock, so that no call gets the server now that is about to stop: see `ready`.
+            stopped = self._started if is_idle else None
+            if is_idle:
+                self._started, self._was_stopped = None, True
+        self._settle()
+        if stopped is not None:
+            stopped.process.stop()
+        return is_idle
 
     def stop(self) -> None:
         """Stop the child and wait for its end; the next call starts it again if there are leases."""
@@ -282,17 +299,33 @@ class SharedServer:
     def notes(self, generation: int) -> dict[str, Any]:
         """What clients have learned of the server of this generation; forgotten with it."""
         with self._lock:
-            return self._notes if self._started and self._started.endpoint.generation == generation else {}
+            notes = self._notes if self._started and self._started.endpoint.generation == generation else {}
+        self._settle()
+        return notes
 
 
 class _StarterInterruptedError(Exception):
     """The thread that was starting the server was interrupted."""
 
 
-def _has_lost_its_socket(started: StartedServer) -> bool:
-    """Cleaners of temporary directories remove what looks old; nobody can reach the server after that."""
+def _is_deaf(started: StartedServer) -> bool:
+    """Whether the server runs, and nobody can reach it any more.
+
+    Cleaners of temporary directories remove what looks old. And llama-server stops listening when somebody sends it
+    SIGTERM, but ends only after the last request in flight.
+    """
     path = started.endpoint.socket_path
-    return path is not None and started.process.exit_status() is None and not Path(path).exists()
+    if path is None:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full queue is a sign of life
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _watch_idleness(server: SharedServer, started: StartedServer, timeout_seconds: float) -> None:
@@ -303,13 +336,9 @@ def _watch_idleness(server: SharedServer, started: StartedServer, timeout_second
         wait_seconds = timeout_seconds
         while started.process.wait_for_exit(wait_seconds) is None:
             shared = reference()
-            if shared is None or shared.running() is not started:
+            if shared is None or shared.running() is not started or shared.stop_if_idle(timeout_seconds):
                 return
-            idle_seconds = shared.idle_seconds()
-            if idle_seconds >= timeout_seconds:
-                shared.stop()
-                return
-            wait_seconds = max(0.01, timeout_seconds - idle_seconds)
+            wait_seconds = max(0.01, timeout_seconds - shared.idle_seconds())
             del shared
 
     threading.Thread(target=watch, name="localllama-idle", daemon=True).start()

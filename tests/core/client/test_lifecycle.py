@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,7 @@ from localllama import (
     ClientClosedError,
     LocalLlamaClient,
     Message,
+    ModelNotFoundError,
     SamplingSettings,
     ServerSettings,
     StreamInterruptedError,
@@ -218,11 +221,51 @@ def test_a_socket_that_was_removed_is_no_dead_end(client: LocalLlamaClient) -> N
     assert not server.is_alive(), "the server that nobody can reach is stopped"
 
 
+def test_a_server_that_no_longer_listens_is_replaced(client: LocalLlamaClient) -> None:
+    """So llama-server is after a SIGTERM, until its last request in flight ends."""
+    client.chat(HELLO)
+    first = client._connection.running()
+    assert first is not None
+    assert first.endpoint.socket_path
+    Path(first.endpoint.socket_path).unlink()
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(first.endpoint.socket_path)
+    assert client.chat(HELLO).text
+    assert client.server_pid != first.process.pid
+
+
+def test_the_working_directory_may_be_gone(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings()
+    directory = tmp_path / "gone"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    directory.rmdir()
+    with LocalLlamaClient(settings) as client:
+        assert client.chat(HELLO).text
+    with LocalLlamaClient(settings.with_changes({"model": "micro.gguf"})) as client, pytest.raises(ModelNotFoundError):
+        client.start()
+
+
 def test_an_idle_server_stops_and_comes_back(make_settings: MakeSettings) -> None:
     with LocalLlamaClient(make_settings(idle_timeout_seconds=0.2), sampling=SHORT) as client:
         client.chat(HELLO)
         wait_until(lambda: not client.is_running, seconds=5, what="the idle stop")
         wait_until(lambda: servers_of_this_process() == [], seconds=2, what="the end of the idle server")
+        assert client.chat(HELLO).text
+
+
+def test_a_server_that_was_just_handed_out_is_not_idle(make_settings: MakeSettings) -> None:
+    with LocalLlamaClient(make_settings(), sampling=SHORT) as client:
+        client.start()
+        shared = client._connection._shared()
+        time.sleep(0.02)
+        assert shared.ready() is not None
+        assert not shared.stop_if_idle(0.01)
+        time.sleep(0.02)
+        assert shared.stop_if_idle(0.01)
+        assert not client.is_running
         assert client.chat(HELLO).text
 
 
