@@ -6,8 +6,6 @@ server yields an `Exchange`, is sent the decoded JSON, or has the server's error
 
 from __future__ import annotations
 
-import json
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -16,30 +14,65 @@ from typing import Any
 from ._connection import Connection
 from ._protocol.adapt import adapt_messages
 from ._protocol.capabilities import parse_props
-from ._protocol.decoding import DecodingPlan, SchemaPreparation, plan_decoding
+from ._protocol.decoding import DecodingPlan, plan_decoding
+from ._protocol.prepared import PreparedSchemas
 from ._protocol.request import build_chat_body, build_completion_body
-from ._protocol.stream import ChatStreamParser, CompletionStreamParser, StreamParser
+from ._protocol.schemas import GenerationBounds
+from ._protocol.stream import CompletionStreamParser, StreamParser
 from .errors import (
-    AnswerParseError,
     APIStatusError,
     ClientClosedError,
     ConfigurationError,
     EndpointNotFoundError,
     LocalLlamaError,
-    LocalLlamaWarning,
     ServerConnectionError,
     StreamInterruptedError,
 )
 from .settings import SamplingSettings, TimeoutSettings
-from .types import ChatRequest, ChatResult, Endpoint, ServerInfo
+from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo
 
-__all__ = ["Call", "ChatCall", "CompletionCall", "Exchange", "Sending", "count_tokens", "learn_server", "render_prompt"]
+__all__ = [
+    "Call",
+    "CompletionCall",
+    "Exchange",
+    "Notes",
+    "PlanForm",
+    "Sending",
+    "count_tokens",
+    "learn_server",
+    "planned",
+    "render_prompt",
+    "rendered",
+]
 
 Exchange = tuple[str, str, dict[str, Any] | None]
 """A small JSON request: method, path, body."""
 
 Notes = dict[str, Any]
 """What was learned of one server; forgotten with it."""
+
+
+_CHARACTERS_PER_TOKEN = 5
+_STEP = 1000  # characters; limits that differ little share what was prepared
+
+
+@dataclass(frozen=True)
+class PlanForm:
+    """In which way a request is decoded, where its first way did not do.
+
+    Attributes:
+        max_tokens: The limit of the call.
+        is_enveloped: Calls in an envelope, whatever the template can do.
+        is_choice: Only the name of the tool.
+        is_for_repair: Schemas in their narrow form.
+        is_tight: Free strings and lists are so short that the answer must end within the limit.
+    """
+
+    max_tokens: int | None = None
+    is_enveloped: bool = False
+    is_choice: bool = False
+    is_for_repair: bool = False
+    is_tight: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +127,22 @@ class Call(ABC):
         """All that has come so far."""
         return self._parser.result() if self._parser is not None else ChatResult()
 
+    def show(self, chunk: ChatChunk) -> tuple[ChatChunk, ...]:
+        """What the caller sees of a chunk."""
+        return (chunk,)
+
+    def is_finished(self) -> bool:
+        """Judge the whole answer: True if it is the caller's, False if the call is to be sent once more.
+
+        Raises:
+            StructuredOutputError: It has not the form that was asked for, and is not asked for again.
+        """
+        return True
+
+    def held(self) -> tuple[ChatChunk, ...]:
+        """Chunks that were held back until the answer was judged."""
+        return ()
+
     def after_failure(self, error: LocalLlamaError, connection: Connection, endpoint: Endpoint) -> None:
         """Decide what a failure means. Returns if the call is to be sent once more, raises otherwise.
 
@@ -134,46 +183,6 @@ class Call(ABC):
         raise error
 
 
-class ChatCall(Call):
-    """A chat completion.
-
-    Raises:
-        ConfigurationError: The request has no messages.
-    """
-
-    def __init__(self, request: ChatRequest, sampling: SamplingSettings, timeouts: TimeoutSettings) -> None:
-        super().__init__(sampling, timeouts)
-        if not request.messages:
-            raise ConfigurationError("messages is empty: give at least one message")
-        self._request = request
-        self._is_raw = False
-
-    def _prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:
-        plan = yield from planned(self._request, notes)
-        if self._is_raw:
-            prompt = yield from _rendered(plan.request)
-            body = build_completion_body(prompt, self._sampling)
-            return Sending("/completion", body, CompletionStreamParser())
-        new_reader = plan.envelope.reader if plan.envelope is not None else None
-        body = build_chat_body(plan.request, self._sampling)
-        return Sending("/v1/chat/completions", body, ChatStreamParser(new_reader=new_reader))
-
-    def _after_refusal(self, error: LocalLlamaError) -> None:
-        """Generate again without llama.cpp's parser, if that is what failed: better the raw text than none.
-
-        The parser of a template drops an answer that it cannot read as a whole (llama.cpp issues 26381, 27733).
-        """
-        is_lost = isinstance(error, AnswerParseError) and not self._is_raw
-        if not is_lost or self._request.tools or (self.has_begun and self.is_shown):
-            raise error
-        warnings.warn(
-            f"{error.message}. The answer is generated once more and given as the model writes it.",
-            LocalLlamaWarning,
-            stacklevel=2,
-        )
-        self._is_raw = True
-
-
 class CompletionCall(Call):
     """A completion of a raw prompt; no chat template is applied.
 
@@ -205,38 +214,45 @@ def learn_server(notes: Notes) -> Generator[Exchange, Any, ServerInfo]:
     return info
 
 
-def planned(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, DecodingPlan]:
+def planned(request: ChatRequest, notes: Notes, form: PlanForm | None = None) -> Generator[Exchange, Any, DecodingPlan]:
     """How the request is decoded, with its messages written as the server's chat template takes them."""
     plan = DecodingPlan(request)
     if request.tools or request.response_format is not None:
         server = yield from learn_server(notes)
-        plan = plan_decoding(request, server, _preparation(notes))
+        form = form or PlanForm()
+        schemas: PreparedSchemas = notes.setdefault("schemas", PreparedSchemas())
+        plan = plan_decoding(
+            request,
+            server,
+            schemas.form(_bounds(form, server), is_for_repair=form.is_for_repair),
+            is_enveloped=form.is_enveloped,
+            is_choice=form.is_choice,
+        )
     messages = yield from adapt_messages(plan.request, notes.setdefault("rewritings", {}))
     if messages is plan.request.messages:
         return plan
     return replace(plan, request=replace(plan.request, messages=messages))
 
 
-def _preparation(notes: Notes) -> SchemaPreparation:
-    """Prepares schemas for the server, each once: an agent sends the same tools in every step."""
-    prepared: dict[str, Mapping[str, Any]] = notes.setdefault("schemas", {})
-
-    def prepare(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        key = json.dumps(schema, default=dict)
-        if key not in prepared:
-            prepared[key] = schema
-        return prepared[key]
-
-    return prepare
+def _bounds(form: PlanForm, server: ServerInfo) -> GenerationBounds:
+    n_tokens = form.max_tokens if form.max_tokens and form.max_tokens > 0 else server.n_ctx
+    if n_tokens <= 0:
+        return GenerationBounds()
+    if form.is_tight:
+        return GenerationBounds.for_tokens(n_tokens)
+    # No text that a model means is longer than that, and a runaway one ends before the limit cuts it in some languages.
+    most = GenerationBounds.max_string_length
+    return GenerationBounds(max_string_length=min(most, -(-n_tokens * _CHARACTERS_PER_TOKEN // _STEP) * _STEP))
 
 
 def render_prompt(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, str]:
     """The prompt that the template makes of a conversation."""
     plan = yield from planned(request, notes)
-    return (yield from _rendered(plan.request))
+    return (yield from rendered(plan.request))
 
 
-def _rendered(request: ChatRequest) -> Generator[Exchange, Any, str]:
+def rendered(request: ChatRequest) -> Generator[Exchange, Any, str]:
+    """The prompt that the template makes of messages that are adapted already."""
     body = build_chat_body(request, SamplingSettings(), stream=False)
     answer = yield "POST", "/apply-template", body
     prompt: str = answer["prompt"]
@@ -252,7 +268,7 @@ def count_tokens(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any,
         count: int = answer["input_tokens"]
     except EndpointNotFoundError:
         # Builds before b9495 have no such endpoint: render, then count as the server would read the prompt.
-        prompt = yield from _rendered(plan.request)
+        prompt = yield from rendered(plan.request)
         question = {"content": prompt, "add_special": True, "parse_special": True}
         count = len((yield "POST", "/tokenize", question)["tokens"])
     return count

@@ -6,9 +6,10 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._chat_call import ChatCall
 from ._connection import Connection
 from .settings import SamplingSettings, ServerSettings, TimeoutSettings
-from .types import Endpoint, ModelInfo
+from .types import ChatRequest, Endpoint, ModelInfo
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -72,6 +73,11 @@ class ClientBase(ABC, Generic[TransportT]):
             ConfigurationError: `n_ctx` is longer than the model was trained for.
         """
         return self._connection.model_info()
+
+    def _chat_call(
+        self, request: ChatRequest, sampling: SamplingSettings | None, timeouts: TimeoutSettings | None
+    ) -> ChatCall:
+        return ChatCall(request, sampling or self.sampling, timeouts or self.timeouts, self.settings)
 
     def _kept_transport(self, endpoint: Endpoint) -> TransportT:
         # The sockets of a parent process, or of a server that is gone, are not used again.

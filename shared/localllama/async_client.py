@@ -7,12 +7,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import Call, ChatCall, CompletionCall, Exchange, learn_server
+from ._call import Call, CompletionCall, Exchange, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import in_daemon_thread, is_safe_to_repeat, retry_policy
-from .errors import AnswerParseError, APIStatusError, ServerConnectionError, StreamInterruptedError
+from .errors import APIStatusError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
 
@@ -75,7 +75,7 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
     ) -> ChatResult:
         """Generate a whole answer; see `LocalLlamaClient.chat`."""
         self._connection.refuse_if_closed()
-        return await self._whole(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
+        return await self._whole(self._chat_call(request, sampling, timeouts))
 
     def stream_chat(
         self,
@@ -86,7 +86,7 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
     ) -> AsyncChatStream:
         """Generate an answer as a stream; not a coroutine, the request is sent when the first chunk is asked for."""
         self._connection.refuse_if_closed()
-        return self._stream(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
+        return self._stream(self._chat_call(request, sampling, timeouts))
 
     async def complete(
         self, prompt: str, *, sampling: SamplingSettings | None = None, timeouts: TimeoutSettings | None = None
@@ -120,15 +120,20 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
                     chunks = self._send(call, endpoint)
                     try:
                         async for chunk in chunks:
-                            yield chunk
+                            for shown in call.show(chunk):
+                                yield shown
                     finally:
                         # An async generator is not closed with the one that reads it.
                         await chunks.aclose()
-                return
-            except (AnswerParseError, ServerConnectionError, StreamInterruptedError) as error:
+                if call.is_finished():
+                    break
+                continue
+            except (APIStatusError, ServerConnectionError, StreamInterruptedError) as error:
                 # Waits a moment for the news of the server's death, so not on the event loop.
                 decide = partial(call.after_failure, error, self._connection, endpoint)
             await in_daemon_thread(decide)
+        for chunk in call.held():
+            yield chunk
 
     async def _send(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[ChatChunk, None]:
         from tenacity import AsyncRetrying

@@ -7,15 +7,16 @@ Glue only: reference to file, runtime, lease, transport. What is decided in a ca
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import Call, ChatCall, CompletionCall, Exchange, learn_server
+from ._call import Call, CompletionCall, Exchange, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import is_safe_to_repeat, retry_policy
-from .errors import AnswerParseError, APIStatusError, ServerConnectionError, StreamInterruptedError
+from .errors import APIStatusError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
 
@@ -102,7 +103,7 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
             LocalLlamaError: See `localllama.errors` for each kind.
         """
         self._connection.refuse_if_closed()
-        return self._whole(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
+        return self._whole(self._chat_call(request, sampling, timeouts))
 
     def stream_chat(
         self,
@@ -113,7 +114,7 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
     ) -> ChatStream:
         """Generate an answer as a stream. Arguments and errors as in `chat`."""
         self._connection.refuse_if_closed()
-        return self._stream(ChatCall(request, sampling or self.sampling, timeouts or self.timeouts))
+        return self._stream(self._chat_call(request, sampling, timeouts))
 
     def complete(
         self, prompt: str, *, sampling: SamplingSettings | None = None, timeouts: TimeoutSettings | None = None
@@ -143,11 +144,14 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
         while True:
             endpoint = self._connection.endpoint()
             try:
-                with self._connection.in_use():
-                    yield from self._send(call, endpoint)
-                return
-            except (AnswerParseError, ServerConnectionError, StreamInterruptedError) as error:
+                with self._connection.in_use(), closing(self._send(call, endpoint)) as chunks:
+                    for chunk in chunks:
+                        yield from call.show(chunk)
+                if call.is_finished():
+                    break
+            except (APIStatusError, ServerConnectionError, StreamInterruptedError) as error:
                 call.after_failure(error, self._connection, endpoint)
+        yield from call.held()
 
     def _send(self, call: Call, endpoint: Endpoint) -> Generator[ChatChunk, None, None]:
         from tenacity import Retrying

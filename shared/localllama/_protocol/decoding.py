@@ -14,7 +14,7 @@ wish: hence the envelopes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +22,12 @@ from localllama.errors import ConfigurationError
 from localllama.types import ChatRequest, ServerInfo, ToolSpec
 
 from .envelope import Envelope, arguments_key
+from .prepared import SchemaForm
 from .tool_prompt import schema_prompt, tool_prompt, with_system_text
 
-__all__ = ["DecodingPlan", "SchemaPreparation", "plan_decoding", "response_schema"]
+__all__ = ["DecodingPlan", "plan_decoding", "response_schema"]
 
-SchemaPreparation = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Rewrites a schema to one that the server enforces."""
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,31 @@ class DecodingPlan:
         request: What is sent: messages with our prompt, tools where the template shows them, the response format.
         envelope: How the text of the answer is read back; None: it is the answer.
         schema: The schema that the answer's text must have, as the caller gave it.
+        tools: The tools that may be called, as the caller gave them.
     """
 
     request: ChatRequest
     envelope: Envelope | None = None
     schema: Mapping[str, Any] | None = None
+    tools: tuple[ToolSpec, ...] = ()
+
+    @property
+    def has_fixed_form(self) -> bool:
+        """Whether the answer must be JSON of one form, or a call."""
+        return not self.envelope.has_answer if self.envelope is not None else self.schema is not None
 
 
-def plan_decoding(request: ChatRequest, server: ServerInfo, prepare: SchemaPreparation) -> DecodingPlan:
+def plan_decoding(
+    request: ChatRequest, server: ServerInfo, form: SchemaForm, *, is_enveloped: bool = False, is_choice: bool = False
+) -> DecodingPlan:
     """The plan for one request.
 
     Args:
         request: What the caller wants.
         server: What the server's template can take.
-        prepare: Rewrites schemas for the server.
+        form: Makes schemas fit for the server.
+        is_enveloped: Calls are decoded in an envelope, also where the template has a syntax of its own.
+        is_choice: Only the name of the tool is decoded.
 
     Raises:
         ConfigurationError: A choice of a tool that is not there, or a schema that nobody can satisfy.
@@ -59,20 +70,36 @@ def plan_decoding(request: ChatRequest, server: ServerInfo, prepare: SchemaPrepa
     schema = response_schema(request)
     tools = _allowed_tools(request)
     if not tools:
-        bare = replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)
-        return DecodingPlan(bare) if schema is None else _schema_plan(bare, schema, prepare)
+        return _plan_without_tools(request, schema, form)
+    if schema is None and _is_json_object(request):
+        schema = _ANY_OBJECT
     template = server.template
     is_forced = request.tool_choice not in (None, "auto")
-    if not is_forced and schema is None and template.supports_tools and template.supports_tool_calls:
-        return DecodingPlan(request)
+    is_native = not is_forced and schema is None and template.supports_tools and template.supports_tool_calls
+    if is_native and not is_enveloped:
+        return DecodingPlan(request, tools=tools)
     envelope = Envelope(
-        tools=tuple(replace(tool, parameters=prepare(tool.parameters)) for tool in tools),
+        tools=tools if is_choice else tuple(form.tool(tool) for tool in tools),
         is_parallel=bool(request.parallel_tool_calls),
         has_answer=not is_forced and schema is None,
-        result_schema=None if is_forced or schema is None else prepare(schema),
+        result_schema=None if is_forced or schema is None else form.schema(schema),
         arguments_key=arguments_key(server.chat_template),
+        is_choice=is_choice,
     )
-    return _envelope_plan(request, tools, envelope, schema, is_shown=template.supports_tools)
+    return _envelope_plan(request, tools, envelope, schema, form.envelope(envelope), is_shown=template.supports_tools)
+
+
+def _plan_without_tools(request: ChatRequest, schema: Mapping[str, Any] | None, form: SchemaForm) -> DecodingPlan:
+    bare = replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)
+    if schema is not None:
+        messages = with_system_text(bare.messages, schema_prompt(schema))
+        sent = replace(bare, messages=messages, response_format=_json_schema(form.schema(schema)))
+        return DecodingPlan(sent, schema=schema)
+    return DecodingPlan(bare, schema=_ANY_OBJECT if _is_json_object(bare) else None)
+
+
+def _is_json_object(request: ChatRequest) -> bool:
+    return request.response_format is not None and request.response_format.get("type") == "json_object"
 
 
 def _envelope_plan(
@@ -80,14 +107,16 @@ def _envelope_plan(
     tools: tuple[ToolSpec, ...],
     envelope: Envelope,
     schema: Mapping[str, Any] | None,
+    compiled: Mapping[str, Any],
     *,
     is_shown: bool,
 ) -> DecodingPlan:
     messages = request.messages
+    has_result = envelope.result_schema is not None and schema is not None
     if not is_shown:
         prompt = tool_prompt(tools, arguments_key=envelope.arguments_key, has_answer=envelope.has_answer)
         messages = with_system_text(messages, prompt)
-    if envelope.result_schema is not None and schema is not None:
+    if has_result and schema is not None:
         how = f'When you have all that you need, give it as {{"result": <value>}}. {schema_prompt(schema)}'
         messages = with_system_text(messages, how)
     sent = replace(
@@ -96,15 +125,9 @@ def _envelope_plan(
         tools=tools if is_shown else (),
         tool_choice=None,
         parallel_tool_calls=None,
-        response_format=_json_schema(envelope.schema()),
+        response_format=_json_schema(compiled),
     )
-    return DecodingPlan(sent, envelope, schema if envelope.result_schema is not None else None)
-
-
-def _schema_plan(request: ChatRequest, schema: Mapping[str, Any], prepare: SchemaPreparation) -> DecodingPlan:
-    messages = with_system_text(request.messages, schema_prompt(schema))
-    sent = replace(request, messages=messages, response_format=_json_schema(prepare(schema)))
-    return DecodingPlan(sent, schema=schema)
+    return DecodingPlan(sent, envelope, schema if has_result else None, tools)
 
 
 def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ llama-server's own `tool_choice: "required"` lets text through, a named choice i
 them in silence. A JSON Schema of the answer holds on every template. So a call that must happen is asked for as
 
     {"name": "<one of the tools>", "arguments": {...}}                    one call
-    [{"name": ..., "arguments": ...}, ...]                                several calls, where they were allowed
+    [{"name": ..., "arguments": ...}, ...]                                the same or several, where they were allowed
+    {"name": "<one of the tools>"}                                        the choice alone, where all is too much at once
 
 and where the model is free, one more branch lets it answer in words, or with the object that the user asked for:
 
@@ -16,6 +17,7 @@ The key of the arguments is the one that the model's template was trained on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +33,6 @@ ANSWER_KEY = "answer"
 RESULT_KEY = "result"
 _NAME_KEY = "name"
 _MAX_PARALLEL_CALLS = 8
-_MAX_ANSWER_CHARACTERS = 2000  # llama.cpp's own limit of a counted repetition; a longer one would be unbounded
 
 
 def arguments_key(chat_template: str) -> str:
@@ -50,6 +51,7 @@ class Envelope:
         has_answer: Whether words are an answer too.
         result_schema: Schema of the object that may be given instead of a call, prepared for the server already.
         arguments_key: The key of the arguments.
+        is_choice: Only the name of a tool is asked for; its arguments come in a generation of their own.
     """
 
     tools: tuple[ToolSpec, ...]
@@ -57,29 +59,29 @@ class Envelope:
     has_answer: bool = False
     result_schema: Mapping[str, Any] | None = None
     arguments_key: str = "arguments"
+    is_choice: bool = False
 
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the envelope; `$defs` of the tools' schemas are moved to its root under names of their own."""
-        definitions: dict[str, Any] = {}
-        calls = [self._call_schema(index, tool, definitions) for index, tool in enumerate(self.tools)]
-        one_call: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-        branches: list[dict[str, Any]] = []
-        if calls:
-            branches.append(
-                {"type": "array", "items": one_call, "minItems": 1, "maxItems": _MAX_PARALLEL_CALLS}
-                if self.is_parallel
-                else one_call
-            )
+        """The JSON Schema of the envelope; definitions of the tools' schemas are moved to its root under new names."""
+        definitions = _Definitions()
+        if self.is_choice:
+            calls = [_object({_NAME_KEY: {"enum": [tool.name for tool in self.tools]}})]
+        else:
+            calls = [self._call_schema(tool, definitions) for tool in self.tools]
+        branches = list(calls)
+        if self.is_parallel and not self.is_choice:
+            call = definitions.add("calls", calls[0] if len(calls) == 1 else {"anyOf": calls})
+            branches = [call, {"type": "array", "items": call, "minItems": 1, "maxItems": _MAX_PARALLEL_CALLS}]
         if self.result_schema is not None:
-            branches.append(_object({RESULT_KEY: _moved(self.result_schema, "result", definitions)}))
+            branches.append(_object({RESULT_KEY: definitions.moved(self.result_schema)}))
         if self.has_answer:
-            branches.append(_object({ANSWER_KEY: {"type": "string", "maxLength": _MAX_ANSWER_CHARACTERS}}))
+            # No bound: as with any answer, `max_tokens` and the window are its end.
+            branches.append(_object({ANSWER_KEY: {"type": "string"}}))
         schema = branches[0] if len(branches) == 1 else {"anyOf": branches}
-        return {**schema, "$defs": definitions} if definitions else schema
+        return {**schema, "$defs": definitions.all} if definitions.all else schema
 
-    def _call_schema(self, index: int, tool: ToolSpec, definitions: dict[str, Any]) -> dict[str, Any]:
-        arguments = _moved(tool.parameters, f"tool{index}", definitions)
-        return _object({_NAME_KEY: {"const": tool.name}, self.arguments_key: arguments})
+    def _call_schema(self, tool: ToolSpec, definitions: _Definitions) -> dict[str, Any]:
+        return _object({_NAME_KEY: {"const": tool.name}, self.arguments_key: definitions.moved(tool.parameters)})
 
     def reader(self) -> EnvelopeReader:
         """Reads one answer back."""
@@ -95,28 +97,52 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _moved(schema: Mapping[str, Any], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema with its definitions moved to `definitions`, where those of other tools cannot hide them."""
-    names = {
-        f"#/{keyword}/{name}": f"#/$defs/{prefix}_{name}"
-        for keyword in ("$defs", "definitions")
-        for name in schema.get(keyword) or {}
-    }
+class _Definitions:
+    """The definitions of several schemas at one root.
 
-    def rewritten(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {
-                key: names.get(item, item) if key == "$ref" and isinstance(item, str) else rewritten(item)
-                for key, item in value.items()
-            }
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [rewritten(item) for item in value]
-        return value
+    What is equal in them is there once: most of all free text, whose bound makes it a large piece of grammar.
+    The names are of one letter, a number and another, because llama.cpp finds some rules of its grammar by name alone.
+    """
 
-    for keyword in ("$defs", "definitions"):
-        for name, definition in (schema.get(keyword) or {}).items():
-            definitions[f"{prefix}_{name}"] = rewritten(definition)
-    return {key: rewritten(value) for key, value in schema.items() if key not in ("$defs", "definitions")}
+    def __init__(self) -> None:
+        self.all: dict[str, Any] = {}
+        self._leaves: dict[str, str] = {}
+
+    def add(self, text: str, definition: Any) -> dict[str, Any]:
+        """Add a definition; returns the reference to it. An equal `text` says that it is there already."""
+        if text not in self._leaves:
+            self._leaves[text] = f"d{len(self.all) + 1}x"
+            self.all[self._leaves[text]] = definition
+        return {"$ref": f"#/$defs/{self._leaves[text]}"}
+
+    def moved(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The schema with its definitions moved here."""
+        own = {
+            f"#/{keyword}/{name}": definition
+            for keyword in ("$defs", "definitions")
+            for name, definition in (schema.get(keyword) or {}).items()
+        }
+        texts = {ref: json.dumps(definition, default=repr) for ref, definition in own.items()}
+        if any("$ref" in text for text in texts.values()):
+            whole = json.dumps(schema, default=repr)
+            texts = {ref: text if "$ref" not in text else f"{ref} of {whole}" for ref, text in texts.items()}
+        moved = {ref: self.add(texts[ref], None)["$ref"] for ref in own}
+        for ref, definition in own.items():
+            self.all[moved[ref].rpartition("/")[2]] = _with_references(definition, moved)
+        rest = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
+        result: dict[str, Any] = _with_references(rest, moved)
+        return result
+
+
+def _with_references(value: Any, moved: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: moved.get(item, item) if key == "$ref" and isinstance(item, str) else _with_references(item, moved)
+            for key, item in value.items()
+        }
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_with_references(item, moved) for item in value]
+    return value
 
 
 class EnvelopeReader:

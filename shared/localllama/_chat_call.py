@@ -1,0 +1,226 @@
+"""A chat completion, from its first plan to an answer of the form that was asked for.
+
+plan ── sent ── answer ── checked ─┬─ right: the caller's
+├─ breaks its schema: the model is told what is wrong (`chat` only)
+├─ cut, with free strings: once more with strings that must fit (`chat` only)
+└─ none of these: an error with the raw text
+
+llama.cpp's parser dropped the answer ── raw text, read for calls ── still a call unread ── an envelope
+llama.cpp refused the grammar of many tools ── the name of a tool first, then its arguments
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Generator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ._call import Call, Exchange, Notes, PlanForm, Sending, learn_server, planned, rendered
+from ._protocol.decoding import DecodingPlan
+from ._protocol.leaked_calls import MARKERS, LeakedCallReader
+from ._protocol.request import build_chat_body, build_completion_body
+from ._protocol.stream import ChatStreamParser, CompletionStreamParser
+from ._protocol.thinking import says_how_to_think, with_bounded_thinking
+from ._protocol.verification import Fault, find_fault, sum_of_usages
+from .errors import (
+    AnswerParseError,
+    BadRequestError,
+    ConfigurationError,
+    ContextOverflowError,
+    LocalLlamaError,
+    LocalLlamaWarning,
+)
+from .settings import SamplingSettings, ServerSettings, TimeoutSettings
+from .types import ChatChunk, ChatRequest, ChatResult, Message, Usage
+
+__all__ = ["ChatCall"]
+
+_GRAMMAR_REFUSED = re.compile(r"grammar|initialize samplers|generate parser", re.IGNORECASE)
+
+_FEWEST_TOKENS = 64  # below that not even short strings fit
+
+
+class ChatCall(Call):
+    """A chat completion.
+
+    Args:
+        request: What is asked.
+        sampling: All sampling settings of the call.
+        timeouts: Its limits.
+        settings: How the server was started: what they say of thinking is the caller's word too.
+
+    Raises:
+        ConfigurationError: The request has no messages.
+    """
+
+    def __init__(
+        self, request: ChatRequest, sampling: SamplingSettings, timeouts: TimeoutSettings, settings: ServerSettings
+    ) -> None:
+        super().__init__(sampling, timeouts)
+        if not request.messages:
+            raise ConfigurationError("messages is empty: give at least one message")
+        self._request = request
+        self._form = PlanForm(max_tokens=sampling.max_tokens)
+        self._thinks_as_it_likes = says_how_to_think(
+            settings.reasoning, settings.reasoning_budget, settings.chat_template_kwargs, None
+        )
+        self._plan = DecodingPlan(request)
+        self._n_ctx = 0
+        self._is_raw = False
+        self._n_repairs = 0
+        self._turns_of_repair: tuple[Message, ...] = ()
+        self._fault: Fault | None = None
+        self._spent: Usage | None = None
+        self._held: list[ChatChunk] = []
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:
+        request = replace(self._request, messages=self._request.messages + self._turns_of_repair)
+        self._plan = plan = yield from planned(request, notes, self._form)
+        sampling = self._sampling
+        if plan.envelope is not None or plan.schema is not None or plan.tools:
+            server = yield from learn_server(notes)
+            self._n_ctx = server.n_ctx
+            if plan.has_fixed_form:
+                # A stop string inside of JSON would only break it; the grammar knows the end.
+                sampling = sampling.with_changes({"stop": None})
+                sampling = sampling if self._thinks_as_it_likes else with_bounded_thinking(sampling, server)
+        new_reader = self._new_reader(plan)
+        if self._is_raw:
+            prompt = yield from rendered(plan.request)
+            body = build_completion_body(prompt, sampling)
+            if new_reader is not None:
+                body["preserved_tokens"] = list(MARKERS)  # special tokens in most vocabularies, and not shown else
+            return Sending("/completion", body, CompletionStreamParser(new_reader=new_reader))
+        body = build_chat_body(plan.request, sampling)
+        return Sending("/v1/chat/completions", body, ChatStreamParser(new_reader=new_reader))
+
+    def _new_reader(self, plan: DecodingPlan) -> Any:
+        if plan.envelope is not None:
+            return plan.envelope.reader
+        if plan.tools and (plan.request.finds_leaked_calls or self._is_raw):
+            return partial(LeakedCallReader, plan.tools)
+        return None
+
+    # -- the answer -------------------------------------------------------------------------------------------------
+
+    def show(self, chunk: ChatChunk) -> tuple[ChatChunk, ...]:
+        """What the caller sees of a chunk: of a choice among tools the words only, until it is known what was chosen."""
+        if self._form.is_choice:
+            if chunk.finish_reason is not None or chunk.usage is not None:
+                self._held.append(chunk)
+                return ()
+            if chunk.tool_calls:
+                chunk = replace(chunk, tool_calls=())
+                return (chunk,) if chunk.text or chunk.reasoning else ()
+        if chunk.usage is not None and self._spent is not None:
+            chunk = replace(chunk, usage=sum_of_usages(self._spent, chunk.usage))
+        return (chunk,)
+
+    def held(self) -> tuple[ChatChunk, ...]:
+        """Chunks that were held back until the answer was judged."""
+        return tuple(self._held)
+
+    def result(self) -> ChatResult:
+        """All that has come so far, with the tokens of all generations."""
+        result = super().result()
+        return replace(result, usage=sum_of_usages(self._spent, result.usage))
+
+    def is_finished(self) -> bool:
+        """Judge the whole answer; see `Call.is_finished`."""
+        if self._form.is_choice:
+            return self._is_choice_finished()
+        if self._is_raw and self._has_unread_call():
+            self._is_raw = False
+            return not self._again(replace(self._form, is_enveloped=True))
+        result = self.result()
+        fault = find_fault(result, self._plan)
+        if fault is None or self._is_asked_again(fault):
+            return fault is None
+        if self._request.on_invalid == "return":
+            return True
+        raise fault.error(max_tokens=self._sampling.max_tokens, n_ctx=self._n_ctx)
+
+    def _is_choice_finished(self) -> bool:
+        calls = self.result().tool_calls
+        if not calls or not calls[0].name:
+            self._form = replace(self._form, is_choice=False)
+            return self._is_words_or_fault()
+        self._held.clear()
+        self._request = replace(self._request, tool_choice=calls[0].name, parallel_tool_calls=False)
+        return not self._again(replace(self._form, is_choice=False, is_enveloped=True))
+
+    def _is_words_or_fault(self) -> bool:
+        fault = find_fault(self.result(), self._plan)
+        if fault is None or self._request.on_invalid == "return":
+            return True
+        raise fault.error(max_tokens=self._sampling.max_tokens, n_ctx=self._n_ctx)
+
+    def _has_unread_call(self) -> bool:
+        readers = self._parser.readers if self._parser is not None else ()
+        is_unread = any(isinstance(reader, LeakedCallReader) and reader.has_unread_marker for reader in readers)
+        return is_unread and not self.is_shown and not self.result().tool_calls
+
+    def _again(self, form: PlanForm) -> bool:
+        self._spent = self.result().usage
+        self._form = form
+        return True
+
+    def _is_asked_again(self, fault: Fault) -> bool:
+        """Whether one more attempt is made: told what is wrong, or with strings that must fit if it only was too long."""
+        is_hopeless = fault.is_cut and not _may_end_sooner(fault.result)
+        if self.is_shown or is_hopeless or self._n_repairs >= self._request.max_repairs:
+            return False
+        self._n_repairs += 1
+        self._fault = fault
+        if fault.is_cut:
+            return self._again(replace(self._form, is_tight=True))
+        self._turns_of_repair += (Message("assistant", fault.raw_text), Message("user", fault.repair_request()))
+        return self._again(replace(self._form, is_for_repair=True))
+
+    # -- failures ---------------------------------------------------------------------------------------------------
+
+    def _after_refusal(self, error: LocalLlamaError) -> None:
+        if isinstance(error, AnswerParseError):
+            self._after_lost_answer(error)
+        elif isinstance(error, ContextOverflowError) and self._fault is not None:
+            # The attempt to repair does not fit the window: what was wrong before is the news.
+            raise self._fault.error(max_tokens=self._sampling.max_tokens, n_ctx=self._n_ctx) from error
+        elif isinstance(error, BadRequestError) and self._plan.tools and _GRAMMAR_REFUSED.search(error.message):
+            self._after_refused_grammar(error)
+        else:
+            raise error
+
+    def _after_lost_answer(self, error: AnswerParseError) -> None:
+        """Generate again without llama.cpp's parser, if that is what failed: better the raw text than none.
+
+        The parser of a template drops an answer that it cannot read as a whole (llama.cpp issues 26381, 27733).
+        """
+        if self._is_raw or (self.has_begun and self.is_shown):
+            raise error
+        if not self._plan.tools:
+            warnings.warn(
+                f"{error.message}. The answer is generated once more and given as the model writes it.",
+                LocalLlamaWarning,
+                stacklevel=2,
+            )
+        self._is_raw = True
+
+    def _after_refused_grammar(self, error: BadRequestError) -> None:
+        """Ask for less at once: our envelope instead of the template's grammar, then the name before the arguments."""
+        if self._plan.envelope is None and not self._form.is_enveloped:
+            self._form = replace(self._form, is_enveloped=True)
+        elif self._plan.envelope is not None and not self._form.is_choice and len(self._plan.tools) > 1:
+            self._form = replace(self._form, is_choice=True)
+        else:
+            raise error
+
+
+def _may_end_sooner(result: ChatResult) -> bool:
+    """Whether it was the answer that ran on, and not the thinking, with room enough for a shorter one."""
+    has_begun = bool(result.text or result.tool_calls)
+    return has_begun and result.usage is not None and result.usage.completion_tokens >= _FEWEST_TOKENS
