@@ -100,6 +100,7 @@ def prepared(schema: dict[str, Any]) -> dict[str, Any]:
         ({"not": {}}, ["no value", "not"]),
         ({"$ref": "https://example.com/other.json"}, ["outside", "$ref", "https://example.com/other.json"]),
         ({"items": {"$ref": "#/$defs/missing"}}, ["points to nothing", "#/items"]),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}}, ["back to itself"]),
         ({"pattern": "("}, ["regular expression", "pattern"]),
         ({"properties": []}, ["properties"]),
         ({"properties": {"a": 7}}, ["#/properties/a", "7"]),

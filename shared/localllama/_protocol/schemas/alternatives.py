@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .acceptance import same_value
-from .form import TYPE_NAMES, Schema
+from .form import TYPE_NAMES, Schema, refusal
 from .negation import constrains, negation
 from .places import SchemaIndex
 
@@ -66,7 +66,11 @@ class Expander:
         self._made: dict[tuple[int, str], list[Schema]] = {}
 
     def alternatives(self, together: Iterable[Schema]) -> list[Alternative]:
-        """The alternatives of schemas that must all hold; none if they contradict each other openly."""
+        """The alternatives of schemas that must all hold; none if they contradict each other openly.
+
+        Raises:
+            ConfigurationError: A reference leads back to where it stands without going into a property or item.
+        """
         result: list[Alternative] = [()]
         for schema in together:
             result = self._product(result, self._of(schema, frozenset()), schema, "allOf")
@@ -75,8 +79,11 @@ class Expander:
     def _of(self, schema: Schema, path: frozenset[int]) -> list[Alternative]:
         if isinstance(schema, bool):
             return [()] if schema else []
-        if id(schema) in path:  # it says that it holds if it holds
-            return [()]
+        if id(schema) in path:  # a validator would go round for ever
+            fault = "it refers back to itself for the same value"
+            raise refusal(
+                self._index.place(schema).pointer, "$ref", fault, "Let recursion pass through a property or item."
+            )
         path |= {id(schema)}
         result: list[Alternative] = [()]
         has_own = False

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .acceptance import is_multiple
-from .form import child_pointer, modernized
+from .form import child_pointer, modernized, refusal
 from .formats import CHECKED_FORMATS, is_format
 
 if TYPE_CHECKING:
@@ -103,7 +103,12 @@ def check_instance(schema: Mapping[str, Any], text_or_value: Any, *, is_text: bo
         except ValueError as error:
             return CheckResult(None, (_not_json(text_or_value, error),))
     violations: list[Violation] = []
-    for found in sorted(_leaves(validator.iter_errors(value)), key=lambda each: list(map(str, each.absolute_path))):
+    try:
+        errors = sorted(_leaves(validator.iter_errors(value)), key=lambda each: list(map(str, each.absolute_path)))
+    except RecursionError:
+        fault = "checking an answer goes round for ever, or the answer is nested too deeply"
+        raise refusal("", "$ref", fault, "Let recursion pass through a property or item.") from None
+    for found in errors:
         violation = _violation(found)
         if violation not in violations:
             violations.append(violation)
