@@ -19,11 +19,11 @@ from functools import partial
 from typing import Any
 
 from ._call import Call, Exchange, Notes, PlanForm, Sending, learn_server, planned, rendered
-from ._protocol.decoding import DecodingPlan
+from ._protocol.decoding import DecodingPlan, enforced_schema
 from ._protocol.leaked_calls import MARKERS, LeakedCallReader
 from ._protocol.request import build_chat_body, build_completion_body
 from ._protocol.stream import ChatStreamParser, CompletionStreamParser
-from ._protocol.thinking import says_how_to_think, with_bounded_thinking
+from ._protocol.thinking import says_how_to_think, with_bounded_thinking, without_thinking
 from ._protocol.verification import Fault, find_fault, sum_of_usages
 from .errors import (
     AnswerParseError,
@@ -32,6 +32,7 @@ from .errors import (
     ContextOverflowError,
     LocalLlamaError,
     LocalLlamaWarning,
+    MalformedResponseError,
 )
 from .settings import SamplingSettings, ServerSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Message, Usage
@@ -40,6 +41,9 @@ __all__ = ["ChatCall"]
 
 _GRAMMAR_REFUSED = re.compile(r"grammar|initialize samplers|generate parser", re.IGNORECASE)
 
+_JSON_BEGINS = re.compile(r'\s*(?:```[a-z]*\s*)?[\[{"\-0-9tfn]')
+_GRAMMAR_IS_LEFT = "grammar is left"
+"""Noted of a server whose template lets answers of a fixed form escape the grammar: they are raw completions from then on."""
 _FEWEST_TOKENS = 64  # below that not even short strings fit
 
 
@@ -68,6 +72,7 @@ class ChatCall(Call):
             settings.reasoning, settings.reasoning_budget, settings.chat_template_kwargs, None
         )
         self._plan = DecodingPlan(request)
+        self._notes: Notes = {}
         self._n_ctx = 0
         self._is_raw = False
         self._n_repairs = 0
@@ -80,6 +85,7 @@ class ChatCall(Call):
 
     def _prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:
         request = replace(self._request, messages=self._request.messages + self._turns_of_repair)
+        self._notes = notes
         self._plan = plan = yield from planned(request, notes, self._form)
         sampling = self._sampling
         if plan.envelope is not None or plan.schema is not None or plan.tools:
@@ -90,10 +96,14 @@ class ChatCall(Call):
                 sampling = sampling.with_changes({"stop": None})
                 sampling = sampling if self._thinks_as_it_likes else with_bounded_thinking(sampling, server)
         new_reader = self._new_reader(plan)
-        if self._is_raw:
-            prompt = yield from rendered(plan.request)
-            body = build_completion_body(prompt, sampling)
-            if new_reader is not None:
+        if self._is_raw or (plan.has_fixed_form and notes.get(_GRAMMAR_IS_LEFT)):
+            self._is_raw = True
+            prompt = yield from rendered(replace(plan.request, response_format=None))
+            schema = enforced_schema(plan.request)
+            body = build_completion_body(prompt if schema is None else without_thinking(prompt), sampling)
+            if schema is not None:
+                body["json_schema"] = dict(schema)
+            elif new_reader is not None:
                 body["preserved_tokens"] = list(MARKERS)  # special tokens in most vocabularies, and not shown else
             return Sending("/completion", body, CompletionStreamParser(new_reader=new_reader))
         body = build_chat_body(plan.request, sampling)
@@ -134,7 +144,7 @@ class ChatCall(Call):
         """Judge the whole answer; see `Call.is_finished`."""
         if self._form.is_choice:
             return self._is_choice_finished()
-        if self._is_raw and self._has_unread_call():
+        if self._is_raw and self._plan.envelope is None and self._has_unread_call():
             self._is_raw = False
             return not self._again(replace(self._form, is_enveloped=True))
         result = self.result()
@@ -172,6 +182,10 @@ class ChatCall(Call):
 
     def _is_asked_again(self, fault: Fault) -> bool:
         """Whether one more attempt is made: told what is wrong, or with strings that must fit if it only was too long."""
+        if self._is_outside_grammar(fault):
+            self._spent = self.result().usage
+            self._is_raw = self._notes[_GRAMMAR_IS_LEFT] = True
+            return True
         is_hopeless = fault.is_cut and not _may_end_sooner(fault.result)
         if self.is_shown or is_hopeless or self._n_repairs >= self._request.max_repairs:
             return False
@@ -182,10 +196,27 @@ class ChatCall(Call):
         self._turns_of_repair += (Message("assistant", fault.raw_text), Message("user", fault.repair_request()))
         return self._again(replace(self._form, is_for_repair=True))
 
+    def _is_outside_grammar(self, fault: Fault) -> bool:
+        """Whether the grammar never came into force: the template's thinking did not end, or hid it from llama.cpp."""
+        result = fault.result
+        if self._is_raw or not self._plan.has_fixed_form or result.tool_calls:
+            return False
+        if not result.text:
+            return bool(result.reasoning) and fault.is_cut and not self._is_thinking_wanted()
+        return not self.is_shown and not _JSON_BEGINS.match(result.text)
+
+    def _is_thinking_wanted(self) -> bool:
+        sampling = self._sampling
+        return self._thinks_as_it_likes or says_how_to_think(
+            sampling.reasoning, sampling.reasoning_budget, sampling.chat_template_kwargs, sampling.extra_body
+        )
+
     # -- failures ---------------------------------------------------------------------------------------------------
 
     def _after_refusal(self, error: LocalLlamaError) -> None:
-        if isinstance(error, AnswerParseError):
+        if isinstance(error, MalformedResponseError):
+            self._after_unread_envelope(error)
+        elif isinstance(error, AnswerParseError):
             self._after_lost_answer(error)
         elif isinstance(error, ContextOverflowError) and self._fault is not None:
             # The attempt to repair does not fit the window: what was wrong before is the news.
@@ -210,10 +241,25 @@ class ChatCall(Call):
             )
         self._is_raw = True
 
+    def _after_unread_envelope(self, error: MalformedResponseError) -> None:
+        """Text that is not JSON where a grammar was asked for: the template's parser has its own idea of the text."""
+        is_seen = self.has_begun and self.is_shown
+        if self._plan.envelope is None or self._is_raw or is_seen:
+            raise error
+        self._is_raw = True
+        if self._plan.has_fixed_form:
+            self._notes[_GRAMMAR_IS_LEFT] = True
+
     def _after_refused_grammar(self, error: BadRequestError) -> None:
-        """Ask for less at once: our envelope instead of the template's grammar, then the name before the arguments."""
+        """Ask for less at once.
+
+        Our envelope instead of the template's grammar; then without the template's parser, whose part of the grammar may be
+        what is refused; then the name of the tool before its arguments.
+        """
         if self._plan.envelope is None and not self._form.is_enveloped:
             self._form = replace(self._form, is_enveloped=True)
+        elif self._plan.envelope is not None and not self._is_raw:
+            self._is_raw = True
         elif self._plan.envelope is not None and not self._form.is_choice and len(self._plan.tools) > 1:
             self._form = replace(self._form, is_choice=True)
         else:

@@ -12,7 +12,7 @@ from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import in_daemon_thread, is_safe_to_repeat, retry_policy
-from .errors import APIStatusError, ServerConnectionError, StreamInterruptedError
+from .errors import APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
 
@@ -128,7 +128,7 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
                 if call.is_finished():
                     break
                 continue
-            except (APIStatusError, ServerConnectionError, StreamInterruptedError) as error:
+            except (APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError) as error:
                 # Waits a moment for the news of the server's death, so not on the event loop.
                 decide = partial(call.after_failure, error, self._connection, endpoint)
             await in_daemon_thread(decide)

@@ -16,7 +16,7 @@ from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import is_safe_to_repeat, retry_policy
-from .errors import APIStatusError, ServerConnectionError, StreamInterruptedError
+from .errors import APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
 
@@ -149,7 +149,7 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
                         yield from call.show(chunk)
                 if call.is_finished():
                     break
-            except (APIStatusError, ServerConnectionError, StreamInterruptedError) as error:
+            except (APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError) as error:
                 call.after_failure(error, self._connection, endpoint)
         yield from call.held()
 

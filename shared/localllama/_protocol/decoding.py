@@ -25,7 +25,7 @@ from .envelope import Envelope, arguments_key
 from .prepared import SchemaForm
 from .tool_prompt import schema_prompt, tool_prompt, with_system_text
 
-__all__ = ["DecodingPlan", "plan_decoding", "response_schema"]
+__all__ = ["DecodingPlan", "enforced_schema", "plan_decoding", "response_schema"]
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
@@ -133,6 +133,11 @@ def _envelope_plan(
 def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     # Of the spellings that llama-server takes without complaint, two are ignored; this one is enforced.
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
+
+
+def enforced_schema(request: ChatRequest) -> Mapping[str, Any] | None:
+    """The schema in the response format of a plan, for endpoints that have no such field."""
+    return response_schema(request) or (_ANY_OBJECT if _is_json_object(request) else None)
 
 
 def _allowed_tools(request: ChatRequest) -> tuple[ToolSpec, ...]:

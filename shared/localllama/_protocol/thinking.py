@@ -14,7 +14,7 @@ from typing import Any
 from localllama.settings import SamplingSettings
 from localllama.types import ServerInfo
 
-__all__ = ["says_how_to_think", "with_bounded_thinking"]
+__all__ = ["says_how_to_think", "with_bounded_thinking", "without_thinking"]
 
 _OWN_KEYS = frozenset(
     {
@@ -27,6 +27,7 @@ _OWN_KEYS = frozenset(
     }
 )
 _MAY_THINK = re.compile(r"think|reasoning|<\|channel\|>", re.IGNORECASE)
+_OPEN_THOUGHT = re.compile(r"<(think|thinking|seed:think|reasoning)>\s*\Z")
 _LARGEST_BUDGET = 1024
 _SHARE = 4
 
@@ -55,3 +56,13 @@ def with_bounded_thinking(sampling: SamplingSettings, server: ServerInfo) -> Sam
         return sampling
     limit = sampling.max_tokens if sampling.max_tokens and sampling.max_tokens > 0 else server.n_ctx
     return sampling.merged({"reasoning_budget": max(1, min(_LARGEST_BUDGET, limit // _SHARE))})
+
+
+def without_thinking(prompt: str) -> str:
+    """A rendered prompt, gone on to where the answer begins: for a grammar that applies from the first token."""
+    ending = _OPEN_THOUGHT.search(prompt)
+    if ending is not None:
+        return f"{prompt.rstrip()}\n</{ending[1]}>\n\n"
+    if "<|channel|>" in prompt and prompt.endswith("<|start|>assistant"):
+        return f"{prompt}<|channel|>final<|message|>"
+    return prompt
