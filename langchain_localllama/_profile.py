@@ -30,10 +30,13 @@ def to_profile(info: ModelInfo, *, has_projector: bool) -> ModelProfile:
         image_outputs=False,
         audio_outputs=False,
         video_outputs=False,
-        # A template that never mentions the variable cannot show the model a tool, or its own thinking.
-        tool_calling="tools" in template,
+        # The core sees to these on any template, together too: a step of an agent with tools and a response format is a
+        # call of a tool or the object.
+        tool_calling=True,
+        tool_choice=True,
+        tool_call_streaming=True,
+        structured_output=True,
+        # A template that never mentions it cannot show the model its own thinking.
         reasoning_output="reasoning_content" in template or "<think>" in template,
-        # llama-server drops the tools where a response format is set too, and create_agent would set it if this were True.
-        structured_output=False,
         temperature=True,
     )

@@ -281,11 +281,11 @@ def test_the_profile_says_what_the_file_says(script) -> None:
     profile = model().profile
     assert profile["max_input_tokens"] == 2048
     assert profile["image_inputs"] is False
-    assert profile["tool_calling"] is False
-    assert profile["structured_output"] is False
+    assert profile["tool_calling"] is True
+    assert profile["structured_output"] is True
+    assert profile["reasoning_output"] is False
     assert model(mmproj="p.gguf").profile["image_inputs"] is True
-    script.info = ModelInfo("T", "/m", 10, chat_template="{% if tools %}{{ tools }}{% endif %}{{ '<think>' }}")
-    assert model().profile["tool_calling"] is True
+    script.info = ModelInfo("T", "/m", 10, chat_template="{{ '<think>' }}")
     assert model().profile["reasoning_output"] is True
     assert model(profile={"max_input_tokens": 5}).profile == {"max_input_tokens": 5}
 
