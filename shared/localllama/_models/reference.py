@@ -84,7 +84,7 @@ def parse_reference(text: str) -> ModelReference:
         return _with_scheme(text)
     if text.lower() in CATALOG:
         return ModelReference(text, "catalog", name=text.lower())
-    if _looks_like_path(text) or Path(text).is_file():
+    if _looks_like_path(text) or (os.access(text, os.F_OK) and Path(text).is_file()):
         return ModelReference(text, "path", path=_expanded(text))
     if _HUB.fullmatch(text):
         return _hub(text, text)

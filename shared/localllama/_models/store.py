@@ -144,7 +144,7 @@ def _located_entry(entry: CatalogEntry) -> Path | None:
     with suppress(UnsupportedFeatureError):  # a package inside a zip file does not hinder the store
         candidates[:0] = [directory / entry.wheel.file for directory in package_directories(entry.wheel.package)]
     for path in candidates:
-        if path.is_file() and path.stat().st_size == entry.size_bytes:
+        if os.access(path, os.R_OK) and path.is_file() and path.stat().st_size == entry.size_bytes:
             return path
     return None
 

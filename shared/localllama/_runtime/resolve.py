@@ -158,15 +158,17 @@ class _Search:
         )
         path = Path(os.path.abspath(self._expand(choice)))
         is_plain_name = os.sep not in choice and "/" not in choice and not choice.startswith("~")
-        if is_plain_name and not path.exists():
+        # `os.access` before any question of pathlib: that raises for what is in a directory which may not be searched.
+        is_there = os.access(path, os.F_OK)
+        if is_plain_name and not is_there:
             found = next(self._executables(choice), None)
             if found is None:
                 raise ConfigurationError(f"{setting}={choice!r}: no such program on PATH.", hint=remedy)
             return found
+        if not is_there:
+            raise ConfigurationError(f"{setting}={choice!r}: there is no such file.", hint=remedy)
         if path.is_dir():
             raise ConfigurationError(f"{setting}={choice!r} is a directory, not a program.", hint=remedy)
-        if not path.exists():
-            raise ConfigurationError(f"{setting}={choice!r}: there is no such file.", hint=remedy)
         if not os.access(path, os.X_OK):
             raise ConfigurationError(
                 f"{setting}={choice!r} is not executable.", hint=f"If it is llama-server, run: chmod +x {path}"
@@ -179,7 +181,8 @@ class _Search:
         file_name = name if name.lower().endswith(_EXECUTABLE_SUFFIX) else name + _EXECUTABLE_SUFFIX
         for directory in (*self._environ.get("PATH", "").split(os.pathsep), *_PREFIXES):
             path = self._expand(directory) / file_name
-            if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+            # In this order: after sudo or su, PATH often has a directory of the other user, for which `is_file` raises.
+            if path.is_absolute() and os.access(path, os.X_OK) and path.is_file():
                 yield str(path)
 
     def _expand(self, path: str) -> Path:

@@ -33,11 +33,11 @@ def _named_files(settings: ServerSettings) -> Iterator[tuple[str, str]]:
 
 
 def _fault(path: Path) -> str | None:
-    if path.is_dir():
-        return "it is a directory, not a file."
     try:
         with path.open("rb") as file:
             return None if file.read(1) else "the file is empty."
+    except IsADirectoryError:
+        return "it is a directory, not a file."
     except FileNotFoundError:
         return "there is no such file."
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import stat
@@ -114,7 +115,12 @@ def test_a_wrong_path_is_a_mistake_to_correct(
     (tmp_path / "directory").mkdir()
     (tmp_path / "plain").write_text("")
     # root may run what nobody may: the bits decide for root as well.
-    monkeypatch.setattr(os, "access", lambda path, _mode: bool(Path(path).stat().st_mode & stat.S_IXUSR))
+    access = os.access
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: access(path, mode) and (mode != os.X_OK or bool(Path(path).stat().st_mode & stat.S_IXUSR)),
+    )
     path = str(tmp_path / name)
     choice, more = (path, {}) if setting == "runtime" else ("auto", {"LOCALLLAMA_RUNTIME": path})
     with pytest.raises(ConfigurationError) as caught:
@@ -163,3 +169,31 @@ def test_looking_for_the_embedded_runtime_does_not_load_it(home: Path, monkeypat
     monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
     candidate_runtimes("embedded", environ(home))
     assert "xllamacpp" not in sys.modules
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that this user may not search; imitated, for root may search all."""
+    directory = tmp_path / "closed"
+    directory.mkdir()
+    stat_of, access_to = Path.stat, os.access
+
+    def refused_stat(path: Path, **options: bool) -> os.stat_result:
+        if path.is_relative_to(directory):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat_of(path, **options)
+
+    def refused_access(path: str | Path, mode: int) -> bool:
+        return not Path(path).is_relative_to(directory) and access_to(path, mode)
+
+    monkeypatch.setattr(Path, "stat", refused_stat)
+    monkeypatch.setattr(os, "access", refused_access)
+    return directory
+
+
+def test_a_directory_on_path_that_may_not_be_searched_is_passed_over(tmp_path: Path, home: Path, closed: Path) -> None:
+    found = make_fake_llama_server(tmp_path)
+    candidates = candidate_runtimes("llama-server", environ(home, closed, tmp_path))
+    assert [runtime.command for runtime in candidates.runtimes] == [(str(found),)]
+    with pytest.raises(ConfigurationError, match="no such file"):
+        candidate_runtimes("auto", environ(home, LOCALLLAMA_RUNTIME=str(closed / "llama-server")))
