@@ -244,7 +244,8 @@ class SharedServer:
                 from .ended import deaf_error
 
                 self._give_up(started, deaf_error(started))
-        return self._crash_logs.get(generation)
+        # A copy for each caller: raised, it holds on to the frames it came through, and to the client in them.
+        return copy.copy(self._crash_logs.get(generation))
 
     def _give_up(self, started: StartedServer, reason: ServerCrashedError) -> None:
         # First, for the others whose calls broke off: one that finds the server gone must find the reason too.

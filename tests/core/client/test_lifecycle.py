@@ -27,6 +27,7 @@ from localllama import (
     Message,
     ModelNotFoundError,
     SamplingSettings,
+    ServerCrashedError,
     ServerSettings,
     StreamInterruptedError,
 )
@@ -173,6 +174,19 @@ def test_a_killed_server_is_replaced(client: LocalLlamaClient) -> None:
     os.kill(first_pid or 0, signal.SIGKILL)
     assert client.chat(HELLO).text
     assert client.server_pid != first_pid
+
+
+def test_an_error_about_a_crash_keeps_no_client_alive(client: LocalLlamaClient) -> None:
+    client.start()
+    assert client.server_pid is not None
+    os.kill(client.server_pid, signal.SIGKILL)
+    shared = client._connection._shared()
+    for _ in range(2):
+        error = shared.crash_of(1)
+        assert error is not None
+        assert error.__traceback__ is None
+        with pytest.raises(ServerCrashedError):
+            raise error
 
 
 def test_a_stream_that_has_begun_says_what_came(client: LocalLlamaClient) -> None:
