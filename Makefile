@@ -3,7 +3,7 @@
 #   make MODEL=./model.gguf demo              with that model
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test deaths lint format types bench setup setup-dev clean
+.PHONY: help demo test deaths lint format types bench bench-tools setup setup-dev clean
 
 PYTHON ?=
 MODEL ?=
@@ -14,7 +14,7 @@ SCRIPTS := tools benchmarks examples
 WORKERS ?= 2
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup  ## Answer a question through LangChain and through LlamaIndex (MODEL=path.gguf for another model)
 	@$(RUN) examples/demo.py $(if $(MODEL),--model '$(MODEL)')
@@ -45,6 +45,9 @@ types: setup-dev  ## Check types (mypy, strict)
 
 bench: setup-dev  ## Measure imports, construction and the first token
 	@$(RUN) benchmarks/run_all.py
+
+bench-tools: setup-dev  ## Count valid tool calls on five template families
+	@$(RUN) benchmarks/tools_conformance.py $(if $(MODEL),--model '$(MODEL)')
 
 setup:
 	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup_environment.py

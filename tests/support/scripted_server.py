@@ -41,6 +41,7 @@ class ScriptedServer:
     Attributes:
         url: For `base_url`.
         deltas: The `choices[0].delta` objects of each answer, in order.
+        answers: The deltas of the next answers, one list each, used up before `deltas`.
         finish_reason: How each answer ends.
         requests: Bodies of the generations asked for.
     """
@@ -48,6 +49,7 @@ class ScriptedServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.deltas: list[dict[str, Any]] = [{"content": "Hello"}, {"content": " there"}]
+        self.answers: list[list[dict[str, Any]]] = []
         self.finish_reason = "stop"
         self.requests: list[dict[str, Any]] = []
 
@@ -55,7 +57,8 @@ class ScriptedServer:
         """The lines of one answer."""
         head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "scripted"}
         first = {"role": "assistant", "content": None}
-        for delta in (first, *self.deltas):
+        deltas = self.answers.pop(0) if self.answers else self.deltas
+        for delta in (first, *deltas):
             yield json.dumps({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]})
         yield json.dumps({**head, "choices": [], "usage": USAGE, "timings": TIMINGS})

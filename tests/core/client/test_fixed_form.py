@@ -1,0 +1,195 @@
+"""Answers of a fixed form: checked, repaired once, and never anything else; as a user of the clients sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from localllama import (
+    AsyncLocalLlamaClient,
+    ChatRequest,
+    LengthLimitError,
+    LocalLlamaClient,
+    Message,
+    SamplingSettings,
+    ServerSettings,
+    StructuredOutputError,
+    ToolCall,
+    ToolSpec,
+)
+from support.scripted_server import USAGE, ScriptedServer, scripted_server
+
+from .conftest import MakeSettings
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "number", "minimum": 0, "maximum": 5}}, "required": ["n"]}
+ASK = ChatRequest(
+    (Message("user", "A number?"),), response_format={"type": "json_schema", "json_schema": {"schema": SCHEMA}}
+)
+ADD = ToolSpec(
+    "add",
+    "Adds.",
+    {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1, "maximum": 5}}, "required": ["a"]},
+)
+PING = ToolSpec("ping", "Takes nothing.")
+
+
+@pytest.fixture
+def script() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
+        yield running
+
+
+@pytest.fixture
+def client(script: ScriptedServer) -> Iterator[LocalLlamaClient]:
+    with LocalLlamaClient(ServerSettings(base_url=script.url), sampling=SamplingSettings(max_tokens=500)) as made:
+        yield made
+
+
+def says(text: str) -> list[dict[str, Any]]:
+    return [{"content": text}]
+
+
+def test_an_answer_that_breaks_its_schema_is_repaired_once(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.answers = [says('{"n": 7.5}'), says('{"n": 2}')]
+    result = client.chat(ASK)
+    assert result.text == '{"n": 2}'
+    assert result.usage is not None
+    assert result.usage.total_tokens == 2 * USAGE["total_tokens"]
+    *_, question, wrong, told = script.requests[1]["messages"]
+    assert (question["content"], wrong) == ("A number?", {"role": "assistant", "content": '{"n": 7.5}'})
+    assert "at most 5" in told["content"]
+
+
+def test_then_it_is_an_error_with_the_text(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.deltas = says('{"n": 7.5}')
+    with pytest.raises(StructuredOutputError, match="at most 5") as caught:
+        client.chat(ASK)
+    assert len(script.requests) == 2
+    assert caught.value.raw_text == '{"n": 7.5}'
+    assert caught.value.violations == ("/n: 7.5 is too large; it must be at most 5",)
+    assert caught.value.result is not None
+
+
+def test_a_stream_is_shown_and_judged_at_its_end(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.deltas = says('{"n": 7.5}')
+    seen = []
+    with pytest.raises(StructuredOutputError), client.stream_chat(ASK) as stream:
+        seen += [chunk.text for chunk in stream]
+    assert len(script.requests) == 1
+    from dataclasses import replace
+
+    with client.stream_chat(replace(ASK, on_invalid="return")) as stream:
+        assert "".join(chunk.text for chunk in stream) == '{"n": 7.5}'
+    assert client.chat(replace(ASK, on_invalid="return", max_repairs=0)).text == '{"n": 7.5}'
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_cut_answer_says_so_with_the_numbers(
+    script: ScriptedServer, client: LocalLlamaClient, is_streamed: bool
+) -> None:
+    script.deltas, script.finish_reason = says('{"n": '), "length"
+    with pytest.raises(LengthLimitError, match="max_tokens=500, n_ctx=4096") as caught:
+        list(client.stream_chat(ASK)) if is_streamed else client.chat(ASK)
+    error = caught.value
+    assert (error.max_tokens, error.n_ctx, error.is_spent_on_thinking, error.raw_text) == (500, 4096, False, '{"n": ')
+
+
+def test_a_leaked_call_is_a_call_and_leaves_the_text(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.deltas = [{"content": piece} for piece in ("Sure.\n", '{"name": "add", "argu', 'ments": {"a": 1}}')]
+    request = ChatRequest((Message("user", "1?"),), tools=(ADD,))
+    result = client.chat(request)
+    assert (result.text, result.finish_reason) == ("Sure.\n", "tool_calls")
+    assert [(call.name, call.arguments) for call in result.tool_calls] == [("add", '{"a": 1}')]
+    from dataclasses import replace
+
+    assert client.chat(replace(request, finds_leaked_calls=False)).tool_calls == ()
+
+
+def test_a_leaked_call_beside_one_of_the_server(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    call = {"index": 0, "id": "x", "type": "function", "function": {"name": "ping", "arguments": "{}"}}
+    script.deltas = [{"content": '{"name": "add", "arguments": {"a": 1}}\n\nSo.'}, {"tool_calls": [call]}]
+    result = client.chat(ChatRequest((Message("user", "1?"),), tools=(ADD, PING)))
+    assert [call.name for call in result.tool_calls] == ["add", "ping"]
+    assert result.text == "So."
+
+
+# -- on a real server -------------------------------------------------------------------------------------------------
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("named", {"tools": (ADD, PING), "tool_choice": "add"}),
+    ("required", {"tools": (ADD, PING), "tool_choice": "required"}),
+    ("parallel", {"tools": (ADD, PING), "tool_choice": "required", "parallel_tool_calls": True}),
+    ("nothing to give", {"tools": (PING,), "tool_choice": "ping"}),
+]
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"])
+def test_a_call_that_must_happen_happens(make_settings: MakeSettings, template: str | None) -> None:
+    settings = make_settings(chat_template=template) if template else make_settings()
+    sampling = SamplingSettings(temperature=1.0, seed=3, max_tokens=600)
+    with LocalLlamaClient(settings, sampling=sampling) as client:
+        for _, fields in CASES:
+            request = ChatRequest((Message("user", "Go."),), **fields)
+            with client.stream_chat(request) as stream:
+                streamed = list(stream)
+                for result in (
+                    client.chat(request),
+                    stream.result(),
+                    asyncio.run(_async_chat(settings, request, sampling)),
+                ):
+                    _assert_valid(result.tool_calls, fields["tools"])
+                    assert result.finish_reason == "tool_calls"
+            first = next(delta for chunk in streamed for delta in chunk.tool_calls)
+            assert first.id
+            assert first.name
+
+
+async def _async_chat(settings: ServerSettings, request: ChatRequest, sampling: SamplingSettings) -> Any:
+    client = AsyncLocalLlamaClient(settings, sampling=sampling)
+    try:
+        return await client.chat(request)
+    finally:
+        await client.aclose()
+
+
+def _assert_valid(calls: tuple[ToolCall, ...], tools: tuple[ToolSpec, ...]) -> None:
+    assert calls
+    schemas = {tool.name: dict(tool.parameters) for tool in tools}
+    for call in calls:
+        arguments = json.loads(call.arguments)
+        jsonschema.validate(arguments, schemas[call.name])
+        assert call.name != "ping" or arguments == {}
+
+
+def test_the_thinking_leaves_room_for_the_answer(make_settings: MakeSettings) -> None:
+    settings = make_settings(chat_template="{% for m in messages %}{{ m.content }}{% endfor %}<think>\n")
+    with LocalLlamaClient(settings, sampling=SamplingSettings(max_tokens=200, seed=1)) as client:
+        assert 0 <= json.loads(client.chat(ASK).text)["n"] <= 5
+
+
+def test_the_prompt_of_the_tools_is_cached_in_a_loop_of_ten_steps(make_settings: MakeSettings) -> None:
+    messages: tuple[Message, ...] = (Message("user", "Go."),)
+    with LocalLlamaClient(make_settings(), sampling=SamplingSettings(max_tokens=400, seed=5)) as client:
+        before = 0
+        for step in range(10):
+            request = ChatRequest(messages, tools=(ADD, PING), tool_choice="required")
+            result = client.chat(request)
+            assert result.timings is not None
+            # The call is written anew into the history, so it is not cached; all that was prompt before is.
+            assert result.timings.cache_n >= before - 1, step
+            before = result.timings.cache_n + result.timings.prompt_n
+            call = result.tool_calls[0]
+            messages += (Message("assistant", tool_calls=(call,)), Message("tool", "Done.", tool_call_id=call.id))
+
+
+def test_arguments_of_20_kb_are_whole(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    write = ToolSpec("write", "", {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]})
+    text = json.dumps({"name": "write", "arguments": {"text": "line \\n" * 4000}})
+    script.deltas = [{"content": text[start : start + 7]} for start in range(0, len(text), 7)]
+    result = client.chat(ChatRequest((Message("user", "1?"),), tools=(write,), tool_choice="write"))
+    assert len(json.loads(result.tool_calls[0].arguments)["text"]) > 20_000

@@ -1,0 +1,135 @@
+"""How each kind of request is decoded, and envelopes whose tools bring definitions of their own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+from localllama import ChatRequest, ConfigurationError, Message, ServerInfo, TemplateCapabilities, ToolSpec
+from localllama._protocol.decoding import DecodingPlan, plan_decoding
+from localllama._protocol.prepared import PreparedSchemas
+from localllama._protocol.schemas import GenerationBounds
+
+ADD = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+PING = ToolSpec("ping")
+OBJECT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": OBJECT}}
+
+
+def server(*, has_tools: bool, template: str = "") -> ServerInfo:
+    caps = TemplateCapabilities(supports_tools=has_tools, supports_tool_calls=has_tools)
+    return ServerInfo(n_ctx=4096, template=caps, chat_template=template)
+
+
+def plan(request: ChatRequest, info: ServerInfo, memo: PreparedSchemas | None = None) -> DecodingPlan:
+    return plan_decoding(request, info, (memo or PreparedSchemas()).form(GenerationBounds()))
+
+
+def ask(**fields: Any) -> ChatRequest:
+    return ChatRequest((Message("user", "Hi"),), **fields)
+
+
+def schema_of(made: DecodingPlan) -> dict[str, Any]:
+    assert made.request.response_format is not None
+    found: dict[str, Any] = made.request.response_format["json_schema"]["schema"]
+    return found
+
+
+# what is asked; is there an envelope; are the tools sent; does the system prompt show them: without and with a tool template
+TABLE: list[tuple[str, dict[str, Any], tuple[bool, bool, bool], tuple[bool, bool, bool]]] = [
+    ("words", {}, (False, False, False), (False, False, False)),
+    ("auto", {"tools": (ADD,)}, (True, False, True), (False, True, False)),
+    ("none", {"tools": (ADD,), "tool_choice": "none"}, (False, False, False), (False, False, False)),
+    ("required", {"tools": (ADD,), "tool_choice": "required"}, (True, False, True), (True, True, False)),
+    ("named", {"tools": (ADD, PING), "tool_choice": "ping"}, (True, False, True), (True, True, False)),
+    ("object", {"response_format": FORMAT}, (False, False, False), (False, False, False)),
+    ("both", {"tools": (ADD,), "response_format": FORMAT}, (True, False, True), (True, True, False)),
+    ("any object", {"tools": (ADD,), "response_format": {"type": "json_object"}}, (True, False, True), (True, True, False)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "without", "with_tools"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+@pytest.mark.parametrize("has_tools", [False, True])
+def test_the_table(fields: dict[str, Any], without: Any, with_tools: Any, has_tools: bool) -> None:
+    made = plan(ask(**fields), server(has_tools=has_tools))
+    system = made.request.messages[0].text if made.request.messages[0].role == "system" else ""
+    seen = (made.envelope is not None, bool(made.request.tools), "# Tools" in system)
+    assert seen == (with_tools if has_tools else without)
+    assert made.request.tool_choice is None or made.envelope is None
+
+
+@pytest.mark.parametrize("fields", [{"tool_choice": "add"}, {"tools": (PING,), "tool_choice": "add"}])
+def test_a_choice_of_nothing_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="add"):
+        plan(ask(**fields), server(has_tools=True))
+
+
+def test_what_the_envelope_lets_through() -> None:
+    both = ask(tools=(ADD, PING), response_format=FORMAT, parallel_tool_calls=True)
+    schema = schema_of(plan(both, server(has_tools=False)))
+    add, ping = {"name": "add", "arguments": {"a": 1}}, {"name": "ping", "arguments": {}}
+    for right in (add, ping, [add, ping, add], {"result": {"x": 1}}):
+        jsonschema.validate(right, schema)
+    for wrong in (
+        {"name": "ping", "arguments": {"a": 1}},
+        {"name": "add", "arguments": {}},
+        [],
+        {"answer": "x"},
+        {"result": {}},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+def test_arguments_are_called_parameters_in_the_llama_3_family() -> None:
+    info = server(
+        has_tools=True, template='{"name": function name, "parameters": dictionary of argument name and its value}'
+    )
+    jsonschema.validate(
+        {"name": "ping", "parameters": {}}, schema_of(plan(ask(tools=(PING,), tool_choice="ping"), info))
+    )
+
+
+def test_definitions_of_equal_names_do_not_meet() -> None:
+    def tool(name: str, inner: dict[str, Any]) -> ToolSpec:
+        node = {
+            "type": "object",
+            "properties": {"v": inner, "next": {"anyOf": [{"$ref": "#/$defs/N"}, {"type": "null"}]}},
+            "required": ["v", "next"],
+        }
+        return ToolSpec(
+            name,
+            "",
+            {"$defs": {"N": node}, "type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"]},
+        )
+
+    tools = (tool("one", {"type": "integer"}), tool("two", {"type": "string"}))
+    schema = schema_of(plan(ask(tools=tools, tool_choice="required"), server(has_tools=False)))
+    for name, value, other in (("one", 1, "s"), ("two", "s", 1)):
+        nested = {"v": value, "next": {"v": value, "next": None}}
+        jsonschema.validate({"name": name, "arguments": {"n": nested}}, schema)
+        nested["next"]["v"] = other  # type: ignore[index]
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"name": name, "arguments": {"n": nested}}, schema)
+
+
+def test_free_text_is_one_piece_of_grammar_for_all_tools() -> None:
+    tools = tuple(
+        ToolSpec(
+            f"t{n}", "", {"type": "object", "properties": {"text": {"type": "string"}, str(n): {"type": "string"}}}
+        )
+        for n in range(30)
+    )
+    text = json.dumps(schema_of(plan(ask(tools=tools, tool_choice="required"), server(has_tools=False))))
+    assert text.count('"pattern"') == 1
+
+
+def test_a_compiled_envelope_is_used_again() -> None:
+    memo = PreparedSchemas()
+    request = ask(tools=(ADD, PING), tool_choice="required")
+    first, second = (plan(request, server(has_tools=False), memo) for _ in range(2))
+    assert schema_of(first)["anyOf"] is schema_of(second)["anyOf"]
+    assert schema_of(plan(ask(tools=(ADD,), tool_choice="add"), server(has_tools=False), memo)) != schema_of(first)
