@@ -41,7 +41,8 @@ class ScriptedServer:
     Attributes:
         url: For `base_url`.
         deltas: The `choices[0].delta` objects of each answer, in order.
-        answers: The deltas of the next answers, one list each, used up before `deltas`.
+        answers: The deltas of the next answers, one list each, used up before `deltas`; an object is a refusal's body.
+        paths: Where the generations were asked for.
         finish_reason: How each answer ends.
         requests: Bodies of the generations asked for.
     """
@@ -49,15 +50,30 @@ class ScriptedServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.deltas: list[dict[str, Any]] = [{"content": "Hello"}, {"content": " there"}]
-        self.answers: list[list[dict[str, Any]]] = []
+        self.answers: list[list[dict[str, Any]] | dict[str, Any]] = []
+        self.paths: list[str] = []
         self.finish_reason = "stop"
         self.requests: list[dict[str, Any]] = []
+
+    def refusal(self) -> dict[str, Any] | None:
+        """The body of the refusal that is the next answer, if it is one."""
+        if self.answers and isinstance(self.answers[0], dict):
+            return self.answers.pop(0)  # type: ignore[return-value]
+        return None
+
+    def native_events(self) -> Iterator[str]:
+        """The lines of one answer of `/completion`."""
+        deltas: Any = self.answers.pop(0) if self.answers else self.deltas
+        for delta in deltas:
+            yield json.dumps({"content": delta.get("content", ""), "stop": False})
+        end = {"content": "", "stop": True, "stop_type": "eos", "tokens_evaluated": 11, "tokens_predicted": 7}
+        yield json.dumps({**end, "timings": TIMINGS})
 
     def events(self) -> Iterator[str]:
         """The lines of one answer."""
         head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "scripted"}
         first = {"role": "assistant", "content": None}
-        deltas = self.answers.pop(0) if self.answers else self.deltas
+        deltas: Any = self.answers.pop(0) if self.answers else self.deltas
         for delta in (first, *deltas):
             yield json.dumps({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]})
@@ -83,11 +99,16 @@ class _Requests(BaseHTTPRequestHandler):
             self._send({"tokens": list(body["content"].encode())})
         else:
             self.script.requests.append(body)
-            self._stream()
+            self.script.paths.append(self.path)
+            refusal = self.script.refusal()
+            if refusal is not None:
+                self._send(refusal, status=refusal["error"]["code"])
+            else:
+                self._stream()
 
-    def _send(self, obj: Any) -> None:
+    def _send(self, obj: Any, *, status: int = 200) -> None:
         data = json.dumps(obj).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -98,7 +119,8 @@ class _Requests(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for event in self.script.events():
+        is_native = self.path == "/completion"
+        for event in self.script.native_events() if is_native else self.script.events():
             self.wfile.write(f"data: {event}\n\n".encode())
         self.close_connection = True
 

@@ -193,3 +193,45 @@ def test_arguments_of_20_kb_are_whole(script: ScriptedServer, client: LocalLlama
     script.deltas = [{"content": text[start : start + 7]} for start in range(0, len(text), 7)]
     result = client.chat(ChatRequest((Message("user", "1?"),), tools=(write,), tool_choice="write"))
     assert len(json.loads(result.tool_calls[0].arguments)["text"]) > 20_000
+
+
+# -- what llama.cpp refuses or drops ------------------------------------------------------------------------------------
+
+
+def test_where_the_grammar_of_many_tools_is_refused_the_name_comes_first(
+    script: ScriptedServer, client: LocalLlamaClient
+) -> None:
+    refusal = {"error": {"code": 400, "message": "failed to parse grammar", "type": "invalid_request_error"}}
+    script.answers = [refusal, refusal, says('{"name": "add"}'), says('{"name": "add", "arguments": {"a": 2}}')]
+    request = ChatRequest((Message("user", "1?"),), tools=(ADD, PING), tool_choice="required")
+    with client.stream_chat(request) as stream:
+        chunks = list(stream)
+        result = stream.result()
+    assert [(call.name, call.arguments) for call in result.tool_calls] == [("add", '{"a": 2}')]
+    assert [delta.name for chunk in chunks for delta in chunk.tool_calls if delta.name] == ["add"]
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["tool_calls"]
+    (usage,) = [chunk.usage for chunk in chunks if chunk.usage]
+    assert usage.total_tokens == 2 * USAGE["total_tokens"] == (result.usage and result.usage.total_tokens)
+
+
+def test_words_instead_of_a_choice_are_the_answer(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    refusal = {"error": {"code": 400, "message": "failed to parse grammar", "type": "invalid_request_error"}}
+    script.answers = [refusal, refusal, refusal, says('{"answer": "No need."}')]
+    with client.stream_chat(ChatRequest((Message("user", "1?"),), tools=(ADD, PING))) as stream:
+        chunks = list(stream)
+    assert "".join(chunk.text for chunk in chunks) == "No need."
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]
+    assert sum(chunk.usage is not None for chunk in chunks) == 1
+
+
+def test_calls_that_the_servers_parser_lost_are_read_from_the_raw_text(
+    script: ScriptedServer, client: LocalLlamaClient
+) -> None:
+    lost = {"error": {"code": 500, "message": "The model produced output that does not match the expected peg-native format", "type": "server_error"}}  # fmt: skip
+    request = ChatRequest((Message("user", "1?"),), tools=(ADD,))
+    script.answers = [lost, says('<tool_call>{"name": "add", "arguments": {"a": 1}}')]
+    result = client.chat(request)
+    assert [(call.name, call.arguments) for call in result.tool_calls] == [("add", '{"a": 1}')]
+    assert script.paths[-1] == "/completion"
+    script.answers = [lost, says("<tool_call>{broken"), says('{"name": "add", "arguments": {"a": 1}}')]
+    assert client.chat(request).tool_calls[0].name == "add"
