@@ -94,7 +94,7 @@ class AnswerParser(BaseCumulativeTransformOutputParser[Any]):
                 return self.form.made_of(text)
             except ValueError as error:
                 raise StructuredOutputError(
-                    f"the answer is no {self.form.name!r}: {error}", result=ChatResult(text=text)
+                    f"the answer is no {self.form.name!r}: {error}", raw_text=text, result=ChatResult(text=text)
                 ) from error
 
     @override
@@ -225,7 +225,11 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
             yield part
 
     def _answer(
-        self, question: LanguageModelInput, _: CallbackManagerForChainRun, config: RunnableConfig, **kwargs: Any
+        self,
+        question: LanguageModelInput,
+        run_manager: CallbackManagerForChainRun,  # noqa: ARG002
+        config: RunnableConfig,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         try:
             raw = self.model.invoke(question, config, **kwargs)
@@ -237,7 +241,11 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
             return _failed(raw, error)
 
     async def _aanswer(
-        self, question: LanguageModelInput, _: AsyncCallbackManagerForChainRun, config: RunnableConfig, **kwargs: Any
+        self,
+        question: LanguageModelInput,
+        run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG002
+        config: RunnableConfig,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         try:
             raw = await self.model.ainvoke(question, config, **kwargs)
@@ -251,7 +259,7 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
     def _transform(
         self,
         questions: Iterator[LanguageModelInput],
-        _: CallbackManagerForChainRun,
+        run_manager: CallbackManagerForChainRun,  # noqa: ARG002
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[dict[str, Any]]:
@@ -271,7 +279,7 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
     async def _atransform(
         self,
         questions: AsyncIterator[LanguageModelInput],
-        _: AsyncCallbackManagerForChainRun,
+        run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG002
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from localllama import (
     SamplingSettings,
     ServerSettings,
     TimeoutSettings,
+    ToolCall,
     Usage,
 )
 
@@ -87,9 +88,12 @@ class _Stream:
 
     def result(self) -> ChatResult:
         last = self._parts[-1]
+        deltas = [delta for part in self._parts for delta in part.tool_calls]
+        arguments = "".join(delta.arguments for delta in deltas)
         return ChatResult(
             text="".join(part.text for part in self._parts),
             reasoning="".join(part.reasoning for part in self._parts),
+            tool_calls=tuple(ToolCall(delta.id, delta.name, arguments) for delta in deltas if delta.id),
             finish_reason="stop",
             usage=last.usage,
             timings=last.timings,
