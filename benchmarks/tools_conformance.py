@@ -14,8 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -210,13 +213,14 @@ def main() -> int:
 
 
 def _noise_model() -> str:
-    import tempfile
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from support.micro_model import build_micro_model
-
-    directory = Path(tempfile.mkdtemp(prefix="localllama-bench-"))
-    return str(build_micro_model(directory / "noise.gguf", n_ctx_train=N_CTX))
+    """A model of noise with a window that holds forty tools, byte by byte."""
+    path = Path(tempfile.gettempdir()) / f"localllama-bench-{os.getuid()}" / f"micro-{N_CTX}.gguf"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        builder = Path(__file__).resolve().parent.parent / "tests/support/micro_model.py"
+        build = f"import runpy, sys, pathlib; runpy.run_path(sys.argv[1])['build_micro_model'](pathlib.Path(sys.argv[2]), n_ctx_train={N_CTX})"
+        subprocess.run([sys.executable, "-c", build, str(builder), str(path)], check=True)
+    return str(path)
 
 
 if __name__ == "__main__":

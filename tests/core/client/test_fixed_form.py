@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema
@@ -22,9 +22,10 @@ from localllama import (
     ToolCall,
     ToolSpec,
 )
-from support.scripted_server import USAGE, ScriptedServer, scripted_server
+from support.scripted_server import ScriptedServer, scripted_server
 
-from .conftest import MakeSettings
+MakeSettings = Callable[..., ServerSettings]
+TOKENS_OF_ONE_ANSWER = 18
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "number", "minimum": 0, "maximum": 5}}, "required": ["n"]}
 ASK = ChatRequest(
@@ -59,7 +60,7 @@ def test_an_answer_that_breaks_its_schema_is_repaired_once(script: ScriptedServe
     result = client.chat(ASK)
     assert result.text == '{"n": 2}'
     assert result.usage is not None
-    assert result.usage.total_tokens == 2 * USAGE["total_tokens"]
+    assert result.usage.total_tokens == 2 * TOKENS_OF_ONE_ANSWER
     *_, question, wrong, told = script.requests[1]["messages"]
     assert (question["content"], wrong) == ("A number?", {"role": "assistant", "content": '{"n": 7.5}'})
     assert "at most 5" in told["content"]
@@ -211,7 +212,7 @@ def test_where_the_grammar_of_many_tools_is_refused_the_name_comes_first(
     assert [delta.name for chunk in chunks for delta in chunk.tool_calls if delta.name] == ["add"]
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["tool_calls"]
     (usage,) = [chunk.usage for chunk in chunks if chunk.usage]
-    assert usage.total_tokens == 2 * USAGE["total_tokens"] == (result.usage and result.usage.total_tokens)
+    assert usage.total_tokens == 2 * TOKENS_OF_ONE_ANSWER == (result.usage and result.usage.total_tokens)
 
 
 def test_words_instead_of_a_choice_are_the_answer(script: ScriptedServer, client: LocalLlamaClient) -> None:
