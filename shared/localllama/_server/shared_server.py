@@ -42,6 +42,7 @@ Starter = Callable[[int, Callable[[], bool], Callable[[StartProgress], None]], "
 _EXIT_NEWS_SECONDS = 1.0
 _RECHECK_SECONDS = 1.0  # the thread that starts may be interrupted before it can tell those who wait
 _REMEMBERED_CRASHES = 8
+_LONGEST_WAIT_SECONDS = 86400.0  # poll() takes no more than 24 days
 
 
 class _Exit:
@@ -334,12 +335,12 @@ def _watch_idleness(server: SharedServer, started: StartedServer, timeout_second
     reference = weakref.ref(server)
 
     def watch() -> None:
-        wait_seconds = timeout_seconds
+        wait_seconds = min(timeout_seconds, _LONGEST_WAIT_SECONDS)
         while started.process.wait_for_exit(wait_seconds) is None:
             shared = reference()
             if shared is None or shared.running() is not started or shared.stop_if_idle(timeout_seconds):
                 return
-            wait_seconds = max(0.01, timeout_seconds - shared.idle_seconds())
+            wait_seconds = min(max(0.01, timeout_seconds - shared.idle_seconds()), _LONGEST_WAIT_SECONDS)
             del shared
 
     threading.Thread(target=watch, name="localllama-idle", daemon=True).start()

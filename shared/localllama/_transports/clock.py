@@ -10,6 +10,7 @@ from localllama.settings import TimeoutSettings
 
 __all__ = ["CallClock"]
 
+_LONGEST_WAIT_SECONDS = 1e9  # some 30 years: sockets take neither infinity nor what does not fit into their nanoseconds
 _HINTS = {
     "connect": "Raise connect_seconds of TimeoutSettings, or see whether the server still runs.",
     "first_token": "Raise first_token_seconds of TimeoutSettings: a long prompt, or a queue for a slot, takes its time.",
@@ -49,7 +50,7 @@ class CallClock:
     def remaining_seconds(self) -> float | None:
         """How long the next operation on the wire may take, None without a limit; 0 or less when time is up."""
         deadlines = self._deadlines()
-        return min(deadlines)[0] - self._now() if deadlines else None
+        return min(min(deadlines)[0] - self._now(), _LONGEST_WAIT_SECONDS) if deadlines else None
 
     def error(self) -> RequestTimeoutError:
         """The error for the limit that passed first."""

@@ -30,6 +30,7 @@ from localllama import (
     ServerCrashedError,
     ServerSettings,
     StreamInterruptedError,
+    TimeoutSettings,
 )
 from support.processes import ProcessIdentity
 from support.waiting import wait_until
@@ -267,6 +268,15 @@ def test_an_idle_server_stops_and_comes_back(make_settings: MakeSettings) -> Non
         client.chat(HELLO)
         wait_until(lambda: not client.is_running, seconds=5, what="the idle stop")
         wait_until(lambda: servers_of_this_process() == [], seconds=2, what="the end of the idle server")
+        assert client.chat(HELLO).text
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("seconds", [3e6, 1e300, float("inf")])
+def test_limits_of_any_length_are_taken(make_settings: MakeSettings, seconds: float) -> None:
+    limits = TimeoutSettings.build(dict.fromkeys(TimeoutSettings.model_fields, seconds))
+    settings = make_settings(idle_timeout_seconds=seconds)
+    with LocalLlamaClient(settings, sampling=SHORT, timeouts=limits) as client:
         assert client.chat(HELLO).text
 
 
