@@ -15,6 +15,7 @@ import pytest
 from core.transports.conftest import CHAT, Twin
 from localllama import (
     AuthenticationError,
+    ClientClosedError,
     ContextOverflowError,
     LocalLlamaError,
     MalformedResponseError,
@@ -225,3 +226,10 @@ def test_every_exception_of_the_libraries_is_ours_outside(kind: type[Exception])
     with pytest.raises(LocalLlamaError) as caught, transport._mapped_errors(CallClock(TimeoutSettings())):
         raise error
     assert caught.value.__cause__ is error
+
+
+def test_closing_just_before_the_request_is_sent_says_so() -> None:
+    transport = HTTPTransport(Endpoint("http://127.0.0.1:9"))
+    with pytest.raises(ClientClosedError), transport._mapped_errors(CallClock(TimeoutSettings())):
+        transport.close()
+        transport._client.get("/")
