@@ -32,7 +32,7 @@
     │   ├── MalformedResponseError                  not what llama-server sends
     │   ├── StreamInterruptedError                  the stream broke off; `.partial` holds what came
     │   └── ToolCallParseError                      a tool call could not be read
-    └── StructuredOutputError                       the answer has not the form that was asked for; has `.result`
+    └── StructuredOutputError (also a ValueError)   the answer has not the form that was asked for; has `.result`
         └── LengthLimitError                        it was cut off before its form was complete
 
 The branches are by stage: what failed, and when. `is_retryable` says whether the same call may succeed if it is made
@@ -357,7 +357,7 @@ class ToolCallParseError(ProtocolError):
     """A tool call of the model could not be read."""
 
 
-class StructuredOutputError(LocalLlamaError):
+class StructuredOutputError(LocalLlamaError, ValueError):
     """The answer has not the form that was asked for: the schema of a response format, or of a tool's arguments.
 
     Attributes:

@@ -233,3 +233,13 @@ class TestStructuredLLM:
         assert type(structured.chat(question).raw) is City
         assert type(asyncio.run(structured.achat(question)).raw) is City
         assert type(list(structured.stream_chat(question))[-1].raw) is City
+
+
+def test_a_failed_prediction_is_a_value_error_as_llamaindex_expects(
+    script: ScriptedServer, scripted_llm: LocalLlama
+) -> None:
+    """Its synthesizers go on to the next document after a `ValueError`, and end with any other."""
+    script.deltas = [{"content": "No."}]
+    with pytest.raises(StructuredOutputError) as caught:
+        scripted_llm.structured_predict(District, PROMPT, city="Oslo")
+    assert isinstance(caught.value, ValueError)
