@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -236,3 +237,27 @@ def test_calls_that_the_servers_parser_lost_are_read_from_the_raw_text(
     assert script.paths[-1] == "/completion"
     script.answers = [lost, says("<tool_call>{broken"), says('{"name": "add", "arguments": {"a": 1}}')]
     assert client.chat(request).tool_calls[0].name == "add"
+
+
+# -- with a model that has some wits ----------------------------------------------------------------------------------
+
+
+def test_a_model_without_tools_calls_one_and_then_answers_in_words(smollm2_model: Path) -> None:
+    weather = ToolSpec(
+        "get_weather",
+        "Get the weather at a location.",
+        {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]},
+    )
+    settings = ServerSettings(model=str(smollm2_model), n_ctx=2048, n_threads=1)
+    messages: tuple[Message, ...] = (Message("user", "What is the weather in San Francisco, CA?"),)
+    with LocalLlamaClient(settings, sampling=SamplingSettings(temperature=0, max_tokens=120)) as client:
+        (call,) = client.chat(ChatRequest(messages, tools=(weather,))).tool_calls
+        assert "San Francisco" in json.loads(call.arguments)["location"]
+        messages += (
+            Message("assistant", tool_calls=(call,)),
+            Message("tool", "It's sunny.", tool_call_id=call.id),
+        )
+        with client.stream_chat(ChatRequest(messages, tools=(weather,))) as stream:
+            pieces = [chunk.text for chunk in stream if chunk.text]
+        assert "sunny" in "".join(pieces)
+        assert len(pieces) > 1
