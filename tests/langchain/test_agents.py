@@ -59,6 +59,14 @@ def llm(micro_model: Path) -> Iterator[ChatLocalLlama]:
         yield llm
 
 
+@pytest.fixture
+def versioned(llm: ChatLocalLlama, request: pytest.FixtureRequest) -> Iterator[ChatLocalLlama]:
+    """The model with content in the form of v0 or v1."""
+    # A graph is a ring of references: what it holds is closed here, not left to the garbage collector.
+    with llm.model_copy(update={"output_version": request.param}) as copied:
+        yield copied
+
+
 def kinds(messages: list[Any]) -> list[str]:
     return ["call" if getattr(message, "tool_calls", ()) else message.type for message in messages]
 
@@ -66,13 +74,11 @@ def kinds(messages: list[Any]) -> list[str]:
 TURN = ["human", "call", "tool", "call", "tool", "ai"]
 
 
-@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("versioned", ["v0", "v1"], indirect=True)
 @pytest.mark.parametrize("response_format", [None, Report], ids=["words", "object"])
-def test_an_agent_calls_tools_and_answers_turn_after_turn(
-    llm: ChatLocalLlama, response_format: Any, version: str
-) -> None:
+def test_an_agent_calls_tools_and_answers_turn_after_turn(versioned: ChatLocalLlama, response_format: Any) -> None:
     agent = create_agent(
-        llm.model_copy(update={"output_version": version}),
+        versioned,
         [weather, clock],
         response_format=response_format,
         middleware=[two_results_are_enough],
@@ -103,9 +109,9 @@ def test_an_agent_calls_tools_and_answers_turn_after_turn(
 
 def test_an_agent_may_give_the_object_while_it_still_has_tools(llm: ChatLocalLlama) -> None:
     # The branches of a step begin with "name" and "result".
-    eager = llm.model_copy(update={"logit_bias": {"r": 50.0}})
-    agent = create_agent(eager, [weather, clock], response_format=ProviderStrategy(Report))
-    state = agent.invoke({"messages": "What is the weather?"})
+    with llm.model_copy(update={"logit_bias": {"r": 50.0}}) as eager:
+        agent = create_agent(eager, [weather, clock], response_format=ProviderStrategy(Report))
+        state = agent.invoke({"messages": "What is the weather?"})
     assert kinds(state["messages"]) == ["human", "ai"]
     assert isinstance(state["structured_response"], Report)
 
