@@ -26,6 +26,9 @@ __all__ = ["Connection", "in_daemon_thread"]
 
 T = TypeVar("T")
 
+Limits = tuple[TimeoutSettings, float | None]
+"""The time limits of a request, and when the call that it is a part of began; None: with this request."""
+
 
 def _no_progress(_: StartProgress) -> None:
     """Nobody asked to be told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -11,7 +12,7 @@ from ._call import Call, CompletionCall, Exchange, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
-from ._connection import in_daemon_thread, is_safe_to_repeat, retry_policy
+from ._connection import Limits, in_daemon_thread, is_safe_to_repeat, retry_policy
 from .errors import APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
@@ -139,10 +140,12 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
         from tenacity import AsyncRetrying
 
         transport = self._kept_transport(endpoint)
+        # One clock for all that is asked and sent; the start of the server has a limit of its own.
+        limits = (call.timeouts, time.monotonic())
 
         async def open_stream() -> tuple[AsyncGenerator[ChatChunk, None], ChatChunk | None]:
-            sending = await self._drive(call.prepare(self._connection.notes(endpoint)), endpoint)
-            chunks = transport.stream(sending.path, sending.body, sending.parser, call.timeouts)
+            sending = await self._drive(call.prepare(self._connection.notes(endpoint)), endpoint, limits)
+            chunks = transport.stream(sending.path, sending.body, sending.parser, *limits)
             try:
                 return chunks, await chunks.__anext__()
             except StopAsyncIteration:
@@ -196,13 +199,13 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
 
         return await self._drive(steps(), await self._endpoint())
 
-    async def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint) -> T:
+    async def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint, limits: Limits | None = None) -> T:
         transport = self._kept_transport(endpoint)
         try:
             exchange = next(steps)
             while True:
                 try:
-                    answer = await self._exchange(transport, *exchange)
+                    answer = await self._exchange(transport, limits or (self.timeouts, None), *exchange)
                 except APIStatusError as error:
                     if is_safe_to_repeat(error):
                         raise
@@ -214,11 +217,11 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
             return value
 
     async def _exchange(
-        self, transport: AsyncHTTPTransport, method: str, path: str, body: dict[str, Any] | None
+        self, transport: AsyncHTTPTransport, limits: Limits, method: str, path: str, body: dict[str, Any] | None
     ) -> Any:
         if method == "GET":
-            return await transport.get_json(path, self.timeouts)
-        return await transport.post_json(path, body or {}, self.timeouts)
+            return await transport.get_json(path, *limits)
+        return await transport.post_json(path, body or {}, *limits)
 
     # -- life -------------------------------------------------------------------------------------------------------
 

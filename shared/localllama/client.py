@@ -6,6 +6,7 @@ Glue only: reference to file, runtime, lease, transport. What is decided in a ca
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from types import TracebackType
@@ -15,7 +16,7 @@ from ._call import Call, CompletionCall, Exchange, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
-from ._connection import is_safe_to_repeat, retry_policy
+from ._connection import Limits, is_safe_to_repeat, retry_policy
 from .errors import APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
@@ -157,10 +158,12 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
         from tenacity import Retrying
 
         transport = self._kept_transport(endpoint)
+        # One clock for all that is asked and sent; the start of the server has a limit of its own.
+        limits = (call.timeouts, time.monotonic())
 
         def open_stream() -> tuple[Generator[ChatChunk, None, None], ChatChunk | None]:
-            sending = self._drive(call.prepare(self._connection.notes(endpoint)), endpoint)
-            chunks = transport.stream(sending.path, sending.body, sending.parser, call.timeouts)
+            sending = self._drive(call.prepare(self._connection.notes(endpoint)), endpoint, limits)
+            chunks = transport.stream(sending.path, sending.body, sending.parser, *limits)
             return chunks, next(chunks, None)
 
         chunks, first = Retrying(**retry_policy(self._connection.max_retries))(open_stream)
@@ -212,13 +215,13 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
 
         return self._drive(steps(), self._connection.endpoint())
 
-    def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint) -> T:
+    def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint, limits: Limits | None = None) -> T:
         transport = self._kept_transport(endpoint)
         try:
             exchange = next(steps)
             while True:
                 try:
-                    answer = self._exchange(transport, *exchange)
+                    answer = self._exchange(transport, limits or (self.timeouts, None), *exchange)
                 except APIStatusError as error:
                     if is_safe_to_repeat(error):
                         raise
@@ -229,10 +232,12 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
             value: T = stop.value
             return value
 
-    def _exchange(self, transport: HTTPTransport, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    def _exchange(
+        self, transport: HTTPTransport, limits: Limits, method: str, path: str, body: dict[str, Any] | None
+    ) -> Any:
         if method == "GET":
-            return transport.get_json(path, self.timeouts)
-        return transport.post_json(path, body or {}, self.timeouts)
+            return transport.get_json(path, *limits)
+        return transport.post_json(path, body or {}, *limits)
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -15,16 +15,23 @@ __all__ = ["AsyncChatTransport", "ChatTransport"]
 class ChatTransport(Protocol):
     """Sends requests to one server. All methods raise `RequestError`s and `ProtocolError`s, and nothing of httpx."""
 
-    def get_json(self, path: str, timeouts: TimeoutSettings) -> Any:
+    def get_json(self, path: str, timeouts: TimeoutSettings, began: float | None = None) -> Any:
         """The decoded body of a GET."""
         ...
 
-    def post_json(self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings) -> Any:
+    def post_json(
+        self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings, began: float | None = None
+    ) -> Any:
         """The decoded body of a POST."""
         ...
 
     def stream(
-        self, path: str, body: Mapping[str, Any], parser: StreamParser, timeouts: TimeoutSettings
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        parser: StreamParser,
+        timeouts: TimeoutSettings,
+        began: float | None = None,
     ) -> Generator[ChatChunk, None, None]:
         """The chunks of a streamed answer. Nothing is sent before the first `next`; `close()` frees the slot."""
         ...
@@ -37,16 +44,23 @@ class ChatTransport(Protocol):
 class AsyncChatTransport(Protocol):
     """The async twin of `ChatTransport`."""
 
-    async def get_json(self, path: str, timeouts: TimeoutSettings) -> Any:
+    async def get_json(self, path: str, timeouts: TimeoutSettings, began: float | None = None) -> Any:
         """The decoded body of a GET."""
         ...
 
-    async def post_json(self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings) -> Any:
+    async def post_json(
+        self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings, began: float | None = None
+    ) -> Any:
         """The decoded body of a POST."""
         ...
 
     def stream(
-        self, path: str, body: Mapping[str, Any], parser: StreamParser, timeouts: TimeoutSettings
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        parser: StreamParser,
+        timeouts: TimeoutSettings,
+        began: float | None = None,
     ) -> AsyncGenerator[ChatChunk, None]:
         """The chunks of a streamed answer. Nothing is sent before the first `anext`; `aclose()` frees the slot."""
         ...

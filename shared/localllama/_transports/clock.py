@@ -28,16 +28,20 @@ class CallClock:
     Args:
         timeouts: The limits.
         now: A monotonic clock, in seconds.
+        began: When the whole call began on that clock; a call may be made of several requests. Default: now.
 
     Attributes:
         is_sent: Whether a byte of the request may have reached the server.
         has_response: Whether a byte of the answer came.
     """
 
-    def __init__(self, timeouts: TimeoutSettings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, timeouts: TimeoutSettings, now: Callable[[], float] = time.monotonic, *, began: float | None = None
+    ) -> None:
         self._timeouts = timeouts
         self._now = now
-        self._started = self._waiting_since = now()
+        self._waiting_since = now()
+        self._started = self._waiting_since if began is None else began
         self._limit = "connect"
         self.is_sent = False
         self.has_response = False

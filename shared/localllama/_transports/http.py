@@ -76,10 +76,10 @@ class _Base:
             "trust_env": False,  # no proxy and no .netrc between us and our own server
         }
 
-    def _clock(self, timeouts: TimeoutSettings) -> CallClock:
+    def _clock(self, timeouts: TimeoutSettings, began: float | None) -> CallClock:
         if self._is_closed:
             raise ClientClosedError("the connection to the server was closed", hint="Make a new client.")
-        return CallClock(timeouts)
+        return CallClock(timeouts, began=began)
 
     def _close(self) -> None:
         self._is_closed = True
@@ -133,8 +133,13 @@ class HTTPTransport(_Base):
         super().__init__(endpoint)
         self._client = httpx.Client(transport=ConnectionTransport(endpoint.socket_path, self._live), **self._options())
 
-    def get_json(self, path: str, timeouts: TimeoutSettings) -> Any:
+    def get_json(self, path: str, timeouts: TimeoutSettings, began: float | None = None) -> Any:
         """The decoded body of a GET.
+
+        Args:
+            path: What is asked for.
+            timeouts: The limits.
+            began: When the call that this is a part of began, on the monotonic clock; its total limit counts from there.
 
         Raises:
             APIStatusError: The server refused.
@@ -142,14 +147,21 @@ class HTTPTransport(_Base):
             RequestTimeoutError: A limit passed.
             MalformedResponseError: The body is not JSON.
         """
-        return self._json("GET", path, None, timeouts)
+        return self._json("GET", path, None, timeouts, began)
 
-    def post_json(self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings) -> Any:
+    def post_json(
+        self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings, began: float | None = None
+    ) -> Any:
         """The decoded body of a POST; raises as `get_json` does."""
-        return self._json("POST", path, encode_body(body), timeouts)
+        return self._json("POST", path, encode_body(body), timeouts, began)
 
     def stream(
-        self, path: str, body: Mapping[str, Any], parser: StreamParser, timeouts: TimeoutSettings
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        parser: StreamParser,
+        timeouts: TimeoutSettings,
+        began: float | None = None,
     ) -> Generator[ChatChunk, None, None]:
         """The chunks of a streamed answer.
 
@@ -163,7 +175,7 @@ class HTTPTransport(_Base):
             RequestTimeoutError: A limit passed.
             MalformedResponseError: What came makes no sense.
         """
-        clock = self._clock(timeouts)
+        clock = self._clock(timeouts, began)
         content = encode_body(body)
         with self._mapped_errors(clock, parser), self._exchange("POST", path, content, clock) as response:
             if not _is_event_stream(response):
@@ -191,8 +203,10 @@ class HTTPTransport(_Base):
         finally:
             response.close()
 
-    def _json(self, method: str, path: str, content: bytes | None, timeouts: TimeoutSettings) -> Any:
-        clock = self._clock(timeouts)
+    def _json(
+        self, method: str, path: str, content: bytes | None, timeouts: TimeoutSettings, began: float | None
+    ) -> Any:
+        clock = self._clock(timeouts, began)
         with self._mapped_errors(clock), self._exchange(method, path, content, clock) as response:
             if response.status_code != _OK:
                 raise error_from_response(response.status_code, _bounded(response.iter_bytes()))
@@ -212,19 +226,26 @@ class AsyncHTTPTransport(_Base):
             transport=AsyncConnectionTransport(endpoint.socket_path, self._live), **self._options()
         )
 
-    async def get_json(self, path: str, timeouts: TimeoutSettings) -> Any:
+    async def get_json(self, path: str, timeouts: TimeoutSettings, began: float | None = None) -> Any:
         """The decoded body of a GET; raises as `HTTPTransport.get_json` does."""
-        return await self._json("GET", path, None, timeouts)
+        return await self._json("GET", path, None, timeouts, began)
 
-    async def post_json(self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings) -> Any:
+    async def post_json(
+        self, path: str, body: Mapping[str, Any], timeouts: TimeoutSettings, began: float | None = None
+    ) -> Any:
         """The decoded body of a POST; raises as `HTTPTransport.get_json` does."""
-        return await self._json("POST", path, encode_body(body), timeouts)
+        return await self._json("POST", path, encode_body(body), timeouts, began)
 
     async def stream(
-        self, path: str, body: Mapping[str, Any], parser: StreamParser, timeouts: TimeoutSettings
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        parser: StreamParser,
+        timeouts: TimeoutSettings,
+        began: float | None = None,
     ) -> AsyncGenerator[ChatChunk, None]:
         """The chunks of a streamed answer; as `HTTPTransport.stream`. A cancelled task frees the slot at once."""
-        clock = self._clock(timeouts)
+        clock = self._clock(timeouts, began)
         content = encode_body(body)
         with self._mapped_errors(clock, parser):
             async with self._exchange("POST", path, content, clock) as response:
@@ -257,8 +278,10 @@ class AsyncHTTPTransport(_Base):
         finally:
             await response.aclose()
 
-    async def _json(self, method: str, path: str, content: bytes | None, timeouts: TimeoutSettings) -> Any:
-        clock = self._clock(timeouts)
+    async def _json(
+        self, method: str, path: str, content: bytes | None, timeouts: TimeoutSettings, began: float | None
+    ) -> Any:
+        clock = self._clock(timeouts, began)
         with self._mapped_errors(clock):
             async with self._exchange(method, path, content, clock) as response:
                 if response.status_code != _OK:
