@@ -165,10 +165,10 @@ def fault_of(case: Case, result: ChatResult) -> str | None:
     return None
 
 
-def run_family(family: str, model: str, count: int, seed: int) -> tuple[Counter[str], list[str], float]:
+def run_family(family: str, model: str, n_ctx: int, count: int, seed: int) -> tuple[Counter[str], list[str], float]:
     """All requests on one template; returns counts, faults and seconds."""
     template = None if family == "chatml" else str(TEMPLATES / f"{family}.jinja")
-    settings = ServerSettings(model=model, n_ctx=N_CTX, n_threads=1, chat_template_file=template)
+    settings = ServerSettings(model=model, n_ctx=n_ctx, n_threads=1, chat_template_file=template)
     sampling = SamplingSettings(temperature=1.0, seed=seed, max_tokens=MAX_TOKENS)
     counts: Counter[str] = Counter()
     faults = []
@@ -196,15 +196,17 @@ def main() -> int:
     """Print the table; returns 1 if a required or named call was not valid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a model reference; default: a model of noise that is built on the spot")
+    parser.add_argument("--n-ctx", type=int, default=8192, help="the context window of --model; default 8192")
     parser.add_argument("--count", type=int, default=48, help="requests for each family")
     parser.add_argument("--family", action="append", choices=FAMILIES)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     model = options.model or _noise_model()
+    n_ctx = options.n_ctx if options.model else N_CTX
     print(f"{'family':<12}" + "".join(f"{kind:>14}" for kind in KINDS) + f"{'calls in auto':>16}{'seconds':>10}")
     every_fault = []
     for family in options.family or FAMILIES:
-        counts, faults, seconds = run_family(family, model, options.count, options.seed)
+        counts, faults, seconds = run_family(family, model, n_ctx, options.count, options.seed)
         cells = "".join(f"{counts[f'{kind} valid']:>8} of {counts[kind]:<2}" for kind in KINDS)
         print(f"{family:<12}{cells}{counts['auto calls']:>16}{seconds:>10.1f}", flush=True)
         every_fault += faults
