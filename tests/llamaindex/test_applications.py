@@ -96,6 +96,19 @@ class TestOnSmolLM2:
         assert str(engine.chat("What is the capital of Norway?"))
         assert str(engine.chat("And of France?")), "this one is condensed by complete() first"
 
+    def test_a_model_whose_template_knows_no_tools_calls_one_that_fits(self, llm: LocalLlama) -> None:
+        def get_weather(city: str) -> str:
+            """Get the current weather of a city."""
+            return f"It is sunny in {city}."
+
+        def add(a: int, b: int) -> int:
+            """Add two numbers."""
+            return a + b
+
+        llm.max_tokens = 64
+        tools = [FunctionTool.from_defaults(get_weather), FunctionTool.from_defaults(add)]
+        assert str(llm.predict_and_call(tools, "What is the weather in Paris?")) == "It is sunny in Paris."
+
 
 def test_the_models_own_tokenizer_plans_the_window(micro_llm: LocalLlama, settings: None) -> None:
     micro_llm.n_ctx = 4096
