@@ -99,6 +99,8 @@ _LAST_WORDS = re.compile(
     r"^(?:\d+(?:\.\d+){3} E [^\n]+|[^\n]*GGML_ASSERT\([^\n]+|(?:terminate called|error:)[^\n]+)", re.MULTILINE
 )
 _CANNOT_RUN_SIGNALS = frozenset({"SIGILL", "SIGBUS", "SIGSYS"})
+# With no reason in the log they are faults of the build, such as a driver that it cannot work with.
+_CRASHES = frozenset({"SIGSEGV", "SIGTRAP", "SIGFPE", "SIGABRT"})
 _CANNOT_RUN_CODES = frozenset({126, 127, 0xC0000135, 0xC0000139, 0xC000007B, 0xC000001D})
 
 
@@ -126,6 +128,10 @@ def classify_start_failure(exit_code: int | None, signal_number: int | None, log
     if name == "SIGKILL":
         return StartFailure("resources", "it was killed, most likely because memory ran out", _SMALLER)
     said = _LAST_WORDS.findall(log_tail)
+    if name in _CRASHES and not said:
+        return StartFailure("runtime", words or "it crashed", _NEXT_RUNTIME)
+    if exit_code == 0 and not name:
+        return StartFailure("runtime", "it ended by itself, without a word of complaint", _NEXT_RUNTIME)
     reason = f"it last said: {_sentence(said[-1])}" if said else words or "it gave no reason"
     return StartFailure("unknown", reason, "Run the command by hand to see more.")
 

@@ -49,8 +49,10 @@ def server_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         Behaviour(help_signal="SIGILL"),
         Behaviour(missing_library="libggml-cuda.so.1"),
         Behaviour(unknown_flag="--jinja"),
+        Behaviour(load_signal="SIGSEGV"),
+        Behaviour(exit_code=0),
     ],
-    ids=["SIGILL on load", "SIGILL at once", "missing library", "unknown flag"],
+    ids=["SIGILL on load", "SIGILL at once", "missing library", "unknown flag", "crash on load", "silent end"],
 )
 def test_a_broken_server_on_path_is_passed_over(
     behaviour: Behaviour, server_on_path: Callable[[Behaviour], Path], make_settings: MakeSettings
