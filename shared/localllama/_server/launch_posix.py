@@ -54,7 +54,13 @@ class _Descriptors:
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
+        self._lifeline: socket.socket | None = None
+        self.is_lifeline_shut = False
         _Descriptors.registry[id(self)] = self
+
+    def keep_lifeline(self, lifeline: socket.socket) -> None:
+        """Take over our end of the lifeline; as an object, which no interrupt can lose between two steps."""
+        self._lifeline = lifeline
 
     def add(self, name: str, descriptor: int) -> None:
         """Take over an open descriptor (-1 is none)."""
@@ -74,19 +80,19 @@ class _Descriptors:
         return list(self._open.values())
 
     def shut_lifeline(self) -> None:
-        """End the lifeline for everyone, whoever else holds a copy."""
-        descriptor = self._open.pop("lifeline", -1)  # one atomic step: of two callers one gets it
-        if descriptor < 0:
-            return
-        lifeline = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-        with contextlib.suppress(OSError):  # the other end is gone already
-            lifeline.shutdown(socket.SHUT_RDWR)
-        lifeline.close()
+        """End the lifeline for everyone, whoever else holds a copy. Its number stays taken until `close`."""
+        self.is_lifeline_shut = True
+        lifeline = self._lifeline
+        if lifeline is not None:
+            with contextlib.suppress(OSError):  # the other end is gone already, or it is closed
+                lifeline.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         while self._open:
             _, descriptor = self._open.popitem()
             os.close(descriptor)
+        if self._lifeline is not None:
+            self._lifeline.close()
         _Descriptors.registry.pop(id(self), None)
 
     @classmethod
@@ -123,6 +129,8 @@ def _reap_supervisors() -> None:
 
 
 class _PosixServerProcess(ServerProcess):
+    creator_pid = -1  # nobody's, for `__del__` of an object whose making was interrupted
+
     def __init__(self, directory: Path, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory) -> None:
         self.creator_pid = os.getpid()
         self.pid = 0
@@ -209,7 +217,7 @@ class _PosixServerProcess(ServerProcess):
             self._hear(line.decode().split())
         if not data and self._exit is None:
             # A shell that supervises dies with its server and without a word; that was us, if we ended the lifeline.
-            is_stopped = self._descriptors.get("lifeline") < 0
+            is_stopped = self._descriptors.is_lifeline_shut
             self._exit = ExitStatus(signal_number=9) if is_stopped else ExitStatus(is_supervisor_lost=True)
             self._end_without_supervisor()
         if self._exit is not None:
@@ -300,7 +308,7 @@ def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
 
 def _open_channels(ours: _Descriptors, theirs: _Descriptors) -> LogMemory:
     lifeline, their_lifeline = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    ours.add("lifeline", lifeline.detach())
+    ours.keep_lifeline(lifeline)
     theirs.add("lifeline", their_lifeline.detach())
     status, their_status = os.pipe()
     ours.add("status", status)
