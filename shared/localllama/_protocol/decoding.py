@@ -23,7 +23,7 @@ from localllama.types import ChatRequest, ServerInfo, ToolSpec
 
 from .envelope import Envelope, arguments_key
 from .prepared import SchemaForm
-from .tool_prompt import schema_prompt, tool_prompt, with_system_text
+from .tool_prompt import schema_prompt, tool_prompt, with_result_hints, with_system_text
 
 __all__ = ["DecodingPlan", "enforced_schema", "plan_decoding", "response_schema"]
 
@@ -116,9 +116,11 @@ def _envelope_plan(
     if not is_shown:
         prompt = tool_prompt(tools, arguments_key=envelope.arguments_key, has_answer=envelope.has_answer)
         messages = with_system_text(messages, prompt)
+        if envelope.has_answer:
+            messages = with_result_hints(messages, form='{"answer": <text>}')
     if has_result and schema is not None:
         how = f'When you have all that you need, give it as {{"result": <value>}}. {schema_prompt(schema)}'
-        messages = with_system_text(messages, how)
+        messages = with_result_hints(with_system_text(messages, how), form='{"result": <value>}')
     sent = replace(
         request,
         messages=messages,

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from localllama.types import Message, ToolSpec
+from localllama.types import ContentPart, Message, TextPart, ToolSpec
 
-__all__ = ["schema_prompt", "tool_prompt", "with_system_text"]
+__all__ = ["schema_prompt", "tool_prompt", "with_result_hints", "with_system_text"]
 
 
 def tool_prompt(tools: Sequence[ToolSpec], *, arguments_key: str, has_answer: bool) -> str:
@@ -46,6 +46,22 @@ def _described(tool: ToolSpec) -> str:
     return json.dumps(described, ensure_ascii=False, default=dict)
 
 
+def with_result_hints(messages: tuple[Message, ...], *, form: str) -> tuple[Message, ...]:
+    """The messages with a word behind each result of a tool on how to go on.
+
+    Without it SmolLM2-135M calls the tool again in four of five questions tried, with it in two.
+
+    Args:
+        messages: The conversation.
+        form: How an answer is written, such as `{"answer": <text>}`.
+    """
+    hint = f"Now answer with {form}, or call another function."
+    return tuple(
+        replace(message, content=_with_text(message.content, hint)) if message.role == "tool" else message
+        for message in messages
+    )
+
+
 def schema_prompt(schema: Mapping[str, Any]) -> str:
     """Shows the schema that the answer will have; llama-server enforces it without a word to the model."""
     written = json.dumps(schema, ensure_ascii=False, default=dict)
@@ -57,9 +73,10 @@ def with_system_text(messages: tuple[Message, ...], text: str) -> tuple[Message,
     first = messages[0]
     if first.role != "system":
         return (Message("system", text), *messages)
-    if isinstance(first.content, str):
-        content = f"{first.content}\n\n{text}" if first.content else text
-        return (replace(first, content=content), *messages[1:])
-    from localllama.types import TextPart
+    return (replace(first, content=_with_text(first.content, text)), *messages[1:])
 
-    return (replace(first, content=(*first.content, TextPart(text))), *messages[1:])
+
+def _with_text(content: str | tuple[ContentPart, ...], text: str) -> str | tuple[ContentPart, ...]:
+    if isinstance(content, str):
+        return f"{content}\n\n{text}" if content else text
+    return (*content, TextPart(text))
