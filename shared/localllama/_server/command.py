@@ -61,6 +61,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "api_prefix": ("--api-prefix",),
     "jinja": ("--jinja",),
     "offline": ("--offline",),
+    "n_predict": ("--predict", "--n-predict", "-n"),
 }
 _SETTINGS_WITH_FLAGS = (
     "model", "n_ctx", "parallel", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_gpu_layers", "flash_attn",
@@ -136,6 +137,8 @@ def server_arguments(
     _add_draft(line, settings)
     for name in ("no_ui", "jinja", "no_context_shift", "offline"):
         line.prefer(name)
+    # llama.cpp's own default, said aloud: /etc/llama.cpp/config.ini, which nobody can shut out, may have another.
+    line.prefer("n_predict", "-1")
     # Without it thinking could come back inside the answer: older builds have other defaults.
     line.prefer("reasoning_format", "deepseek")
     line.arguments += _checked_extra_args(settings.extra_args, flags, runtime_name)
