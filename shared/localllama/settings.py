@@ -1,8 +1,7 @@
 """What a user can set: the server, the sampling of one call, the time limits of one call.
 
 Three frozen pydantic models. `None` means "llama.cpp decides" everywhere, except where the docstring names a default.
-Names are llama.cpp's own. An unknown name is refused with the nearest real one as a hint, because both frameworks
-would otherwise swallow a misspelt argument in silence.
+Names are llama.cpp's own; an unknown one is refused with the nearest real one as a hint, where frameworks would swallow it.
 """
 
 from __future__ import annotations
@@ -48,11 +47,9 @@ def nearest_name_hint(name: str, names: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def _path_text(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-PathText = Annotated[str, BeforeValidator(_path_text), Field(min_length=1)]
+PathText = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value), Field(min_length=1)
+]
 
 
 class _Settings(BaseModel):
@@ -89,13 +86,12 @@ def configuration_error(cls: type[BaseModel], error: ValidationError) -> Configu
         if item["type"] == "extra_forbidden":
             near = nearest_name_hint(name, cls.model_fields)
             messages.append(f"unknown argument {name!r}")
-            hints.append(
-                f"Did you mean {near!r}?" if near else f"The names are: {', '.join(sorted(cls.model_fields))}."
-            )
+            names = ", ".join(sorted(cls.model_fields))
+            hints.append(f"Did you mean {near!r}?" if near else f"The names are: {names}.")
         elif not name:
             messages.append(str(item["msg"]).removeprefix("Value error, "))
         else:
-            shown = "a secret" if "key" in name or name.startswith("env") else repr(item.get("input"))
+            shown = "a secret" if name.split(".")[0] in ("api_key", "env") else repr(item.get("input"))
             messages.append(f"{name}={shown}: {str(item['msg']).removeprefix('Value error, ')}")
     return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(hints) or None)
 
@@ -235,6 +231,10 @@ class ServerSettings(ServerOptions, _Settings):
         return hashlib.sha256(text.encode()).hexdigest()[:_HEX_LENGTH]
 
 
+def _text_keys(value: Any) -> Any:
+    return {str(key): bias for key, bias in value.items()} if isinstance(value, dict) else value
+
+
 def _stop_strings(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
@@ -319,7 +319,7 @@ class SamplingOptions(BaseModel):
     min_keep: int | None = Field(default=None, ge=0)
     seed: int | None = Field(default=None, ge=-1, le=2**32 - 1)
     stop: Annotated[Sequence[str] | None, BeforeValidator(_stop_strings)] = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_text_keys)] = None
     ignore_eos: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
