@@ -42,6 +42,7 @@ __all__ = ["ChatCall"]
 _GRAMMAR_REFUSED = re.compile(r"grammar|initialize samplers|generate parser", re.IGNORECASE)
 
 _JSON_BEGINS = re.compile(r'\s*(?:```[a-z]*\s*)?[\[{"\-0-9tfn]')
+_DRY_MULTIPLIER_AGAINST_CIRCLES = 0.8  # with it SmolLM2-135M leaves the circles that it runs in at temperature 0
 _GRAMMAR_IS_LEFT = "grammar is left"
 """Noted of a server whose template lets answers of a fixed form escape the grammar: they are raw completions from then on."""
 _FEWEST_TOKENS = 64  # below that not even short strings fit
@@ -95,6 +96,9 @@ class ChatCall(Call):
                 # A stop string inside of JSON would only break it; the grammar knows the end.
                 sampling = sampling.with_changes({"stop": None})
                 sampling = sampling if self._thinks_as_it_likes else with_bounded_thinking(sampling, server)
+        if self._form.is_tight and sampling.dry_multiplier is None:
+            # The first attempt ran until it was cut, most often in a circle, which the same sampling would enter again.
+            sampling = sampling.with_changes({"dry_multiplier": _DRY_MULTIPLIER_AGAINST_CIRCLES})
         new_reader = self._new_reader(plan)
         if self._is_raw or (plan.has_fixed_form and notes.get(_GRAMMAR_IS_LEFT)):
             self._is_raw = True
