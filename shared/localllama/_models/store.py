@@ -4,7 +4,7 @@ Fetched files appear in the store only by an atomic rename of a complete, checke
 nothing that counts as a model:
 
     STORE/NAME/.lock            held while NAME is fetched, by one process at a time
-    STORE/NAME/.fetch-XXXX/     workspace of a fetch; one that is there while we hold the lock was left by a killed one
+    STORE/NAME/.fetch-.../      workspace of a fetch; one that is there while we hold the lock was left by a killed one
     STORE/NAME/FILE.gguf        complete
 """
 
