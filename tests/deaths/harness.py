@@ -163,6 +163,11 @@ class Trial:
         (pid,) = self.servers()
         return pid
 
+    def own_server(self) -> int:
+        """The one that the owner itself has started, and no child of it."""
+        (pid,) = [pid for pid in self.servers() if _parent(_parent(pid)) == self._process.pid]
+        return pid
+
     def directories(self) -> list[Path]:
         return [path for path in self.base.iterdir() if path.name.startswith("localllama-")]
 

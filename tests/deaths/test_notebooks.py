@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from deaths.harness import GONE_SECONDS, TOKEN, n_repeats, repeat
+from deaths.harness import GONE_SECONDS, TOKEN, repeat
 from support.processes import processes_with_token
 from support.waiting import wait_until
 
 jupyter_client = pytest.importorskip("jupyter_client")
 pytestmark = [pytest.mark.deaths, pytest.mark.timeout(600)]
 
-MOST_REPEATS = 5  # a kernel takes seconds to start, and what happens then is covered without one as well
 OWNERS = Path(__file__).with_name("owners")
 
 
@@ -87,7 +86,7 @@ def test_kernel_is_interrupted_and_the_server_survives(mode: str, micro_model: P
             assert notebook.client.get_shell_msg(timeout=20)["content"]["status"] == "error"
             assert set(notebook.left()) == before
 
-    repeat(trial, times=min(n_repeats(), MOST_REPEATS))
+    repeat(trial)
 
 
 def is_printed(notebook: Kernel, message: str) -> bool:
@@ -111,4 +110,4 @@ def test_kernel_ends(death: str, mode: str, micro_model: Path) -> None:
                 wait_until(lambda: not notebook.kernels.is_alive(), seconds=20, what="the end of the kernel")
             notebook.assert_gone()
 
-    repeat(trial, times=min(n_repeats(), MOST_REPEATS))
+    repeat(trial)

@@ -82,8 +82,8 @@ def test_parent_and_forked_child_own_one_each(mode: str, micro_model: Path) -> N
     def trial(_: int) -> None:
         with Trial("from_forked_child_after_a_start", mode, model=micro_model) as parent:
             parent.hear("READY")
-            parents_own = ProcessIdentity.of(parent.server())
             parent.hear("CHILD-READY")
+            parents_own = ProcessIdentity.of(parent.own_server())
             assert len(parent.servers()) == 2
             os.kill(owner_pid(parent), signal.SIGKILL)
             parent.hear("OWNER-DEAD")
