@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args, get_origin
 
 from langchain_core.tools import BaseTool
 from langchain_core.tools.base import create_schema_from_function
@@ -55,7 +55,7 @@ class AnswerForm:
 
     def traced(self) -> Any:
         """The schema for LangChain's `ls_structured_output_format`, in a form that core can convert."""
-        if isinstance(self.given, type) and (issubclass(self.given, BaseModel) or _is_v1_model(self.given)):
+        if is_class(self.given) and (issubclass(self.given, BaseModel) or _is_v1_model(self.given)):
             return self.given
         if is_typeddict(self.given) and _typed_dict_function(self.given):
             return self.given
@@ -127,7 +127,7 @@ def to_function_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]
         ConfigurationError: It is none.
     """
     try:
-        if isinstance(tool, type):
+        if is_class(tool):
             tool = to_answer_form(tool).as_tool()
         shaped = convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool, strict=strict)
     except ValueError as error:
@@ -198,8 +198,13 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
+def is_class(value: Any) -> TypeGuard[type[Any]]:
+    """Whether `value` is a class; on Python 3.10 `list[int]` is an instance of `type` and yet none."""
+    return isinstance(value, type) and get_origin(value) is None
+
+
 def _is_v1_model(schema: Any) -> bool:
-    return isinstance(schema, type) and issubclass(schema, pydantic_v1.BaseModel)
+    return is_class(schema) and issubclass(schema, pydantic_v1.BaseModel)
 
 
 def _typed_dict_function(schema: Any) -> dict[str, Any] | None:
