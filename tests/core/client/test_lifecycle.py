@@ -11,7 +11,6 @@ import pickle
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -284,11 +283,10 @@ def test_a_server_that_was_just_handed_out_is_not_idle(make_settings: MakeSettin
     with LocalLlamaClient(make_settings(), sampling=SHORT) as client:
         client.start()
         shared = client._connection._shared()
-        time.sleep(0.02)
+        wait_until(lambda: shared.idle_seconds() >= 1, what="a second without a request")
         assert shared.ready() is not None
-        assert not shared.stop_if_idle(0.01)
-        time.sleep(0.02)
-        assert shared.stop_if_idle(0.01)
+        assert not shared.stop_if_idle(1)
+        wait_until(lambda: shared.stop_if_idle(1), what="the idle stop")
         assert not client.is_running
         assert client.chat(HELLO).text
 
