@@ -44,6 +44,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ._error_root import LocalLlamaError, LocalLlamaWarning
+
 if TYPE_CHECKING:
     from .types import ChatResult
 
@@ -57,45 +59,6 @@ __all__ = [
     "ServerStartError", "ServerStartTimeoutError", "StreamInterruptedError", "StructuredOutputError",
     "ToolCallParseError", "UnsupportedFeatureError",
 ]  # fmt: skip
-
-
-class LocalLlamaError(Exception):
-    """Root of every error of this package.
-
-    Args:
-        message: What happened, with the values that matter.
-        hint: One imperative sentence that says what to do about it, a command where possible.
-
-    Attributes:
-        message: As given.
-        hint: As given, or None.
-        is_retryable: Whether the same call may succeed if it is simply made again.
-    """
-
-    is_retryable: ClassVar[bool] = False
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exception.__reduce__ would call cls(*args) and lose every keyword; process pools pickle errors.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
-
-
-class LocalLlamaWarning(UserWarning):
-    """Something works, but not in the way that was to be expected; such as a broken runtime that was passed over."""
-
-
-def _rebuild(cls: type[LocalLlamaError], args: tuple[Any, ...], state: dict[str, Any]) -> LocalLlamaError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
 
 
 class ConfigurationError(LocalLlamaError, ValueError):

@@ -6,18 +6,18 @@ Names are llama.cpp's own; an unknown one is refused with the nearest real one a
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
-from .errors import ConfigurationError
+from ._settings_base import FrozenSettings, configuration_error, nearest_name_hint
+from ._settings_base import PathText as PathText  # noqa: PLC0414  # for the wrappers, no name of the package
 
 __all__ = [
     "DEFAULT_N_CTX",
@@ -41,62 +41,7 @@ The trained length of recent models (128k and more) would reserve many GB of KV 
 KVCacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
 
-def nearest_name_hint(name: str, names: Iterable[str]) -> str | None:
-    """The real name nearest to a misspelt one, or None if none is near."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return close[0] if close else None
-
-
-PathText = Annotated[
-    str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value), Field(min_length=1)
-]
-
-
-class _Settings(BaseModel):
-    # `hide_input_in_errors`: a traceback would show the wrong value of a key.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
-
-    @classmethod
-    def build(cls, values: Mapping[str, Any]) -> Any:
-        """Validate `values`; a `ConfigurationError` names each wrong value and the remedy.
-
-        Raises:
-            ConfigurationError: An unknown name, or a value out of range.
-        """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise configuration_error(cls, error) from error
-
-    def with_changes(self, changes: Mapping[str, Any]) -> Any:
-        """A validated copy with `changes` applied.
-
-        Raises:
-            ConfigurationError: An unknown name, or a value out of range.
-        """
-        return type(self).build({**{name: getattr(self, name) for name in self.model_fields_set}, **changes})
-
-
-def configuration_error(cls: type[BaseModel], error: ValidationError) -> ConfigurationError:
-    """What pydantic found wrong, as our error: each wrong value, and the nearest real name of an unknown one."""
-    messages: list[str] = []
-    hints: list[str] = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            near = nearest_name_hint(name, cls.model_fields)
-            messages.append(f"unknown argument {name!r}")
-            names = ", ".join(sorted(cls.model_fields))
-            hints.append(f"Did you mean {near!r}?" if near else f"The names are: {names}.")
-        elif not name:
-            messages.append(str(item["msg"]).removeprefix("Value error, "))
-        else:
-            shown = "a secret" if name.split(".")[0] in ("api_key", "env") else repr(item.get("input"))
-            messages.append(f"{name}={shown}: {str(item['msg']).removeprefix('Value error, ')}")
-    return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(hints) or None)
-
-
-class LoraAdapter(_Settings):
+class LoraAdapter(FrozenSettings):
     """A LoRA adapter.
 
     Attributes:
@@ -195,7 +140,7 @@ class ServerOptions(BaseModel):
     api_key: SecretStr | None = None
 
 
-class ServerSettings(ServerOptions, _Settings):
+class ServerSettings(ServerOptions, FrozenSettings):
     """How the model is served. Objects with equal settings share one server within a process.
 
     Attributes:
@@ -336,7 +281,7 @@ class SamplingOptions(BaseModel):
     extra_body: dict[str, Any] | None = None
 
 
-class SamplingSettings(SamplingOptions, _Settings):
+class SamplingSettings(SamplingOptions, FrozenSettings):
     """The parameters of one generation, as `/v1/chat/completions` of llama-server takes them.
 
     Attributes:
@@ -370,7 +315,7 @@ class SamplingSettings(SamplingOptions, _Settings):
         return merged
 
 
-class TimeoutSettings(_Settings):
+class TimeoutSettings(FrozenSettings):
     """The time limits of one call, in seconds; None is no limit. Each raises a `RequestTimeoutError` that names it.
 
     The start of the server has its own limit, `ServerSettings.start_timeout_seconds`, and is not part of `total`.

@@ -1,0 +1,50 @@
+"""The root of all errors, and the warning; part of `localllama.errors`, which has the rest and the tree."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = ["LocalLlamaError", "LocalLlamaWarning"]
+
+
+class LocalLlamaError(Exception):
+    """Root of every error of this package.
+
+    Args:
+        message: What happened, with the values that matter.
+        hint: One imperative sentence that says what to do about it, a command where possible.
+
+    Attributes:
+        message: As given.
+        hint: As given, or None.
+        is_retryable: Whether the same call may succeed if it is simply made again.
+    """
+
+    __module__ = "localllama.errors"  # where everyone finds it
+
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception.__reduce__ would call cls(*args) and lose every keyword; process pools pickle errors.
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class LocalLlamaWarning(UserWarning):
+    """Something works, but not in the way that was to be expected; such as a broken runtime that was passed over."""
+
+    __module__ = "localllama.errors"
+
+
+def _rebuild(cls: type[LocalLlamaError], args: tuple[Any, ...], state: dict[str, Any]) -> LocalLlamaError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

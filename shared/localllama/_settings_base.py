@@ -1,0 +1,69 @@
+"""What all settings are: frozen, strict about names, and wrong values are a `ConfigurationError`; part of `settings`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .errors import ConfigurationError
+
+__all__ = ["FrozenSettings", "PathText", "configuration_error", "nearest_name_hint"]
+
+
+def nearest_name_hint(name: str, names: Iterable[str]) -> str | None:
+    """The real name nearest to a misspelt one, or None if none is near."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+PathText = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value), Field(min_length=1)
+]
+
+
+class FrozenSettings(BaseModel):
+    # `hide_input_in_errors`: a traceback would show the wrong value of a key.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Any:
+        """Validate `values`; a `ConfigurationError` names each wrong value and the remedy.
+
+        Raises:
+            ConfigurationError: An unknown name, or a value out of range.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise configuration_error(cls, error) from error
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Any:
+        """A validated copy with `changes` applied.
+
+        Raises:
+            ConfigurationError: An unknown name, or a value out of range.
+        """
+        return type(self).build({**{name: getattr(self, name) for name in self.model_fields_set}, **changes})
+
+
+def configuration_error(cls: type[BaseModel], error: ValidationError) -> ConfigurationError:
+    """What pydantic found wrong, as our error: each wrong value, and the nearest real name of an unknown one."""
+    messages: list[str] = []
+    hints: list[str] = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = nearest_name_hint(name, cls.model_fields)
+            messages.append(f"unknown argument {name!r}")
+            names = ", ".join(sorted(cls.model_fields))
+            hints.append(f"Did you mean {near!r}?" if near else f"The names are: {names}.")
+        elif not name:
+            messages.append(str(item["msg"]).removeprefix("Value error, "))
+        else:
+            shown = "a secret" if name.split(".")[0] in ("api_key", "env") else repr(item.get("input"))
+            messages.append(f"{name}={shown}: {str(item['msg']).removeprefix('Value error, ')}")
+    return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(hints) or None)
