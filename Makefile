@@ -3,7 +3,7 @@
 #   make MODEL=./model.gguf demo              with that model
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test deaths lint format types bench bench-tools setup setup-dev clean
+.PHONY: help demo test deaths llama-cpp lint format types bench bench-tools setup setup-dev clean
 
 PYTHON ?=
 MODEL ?=
@@ -31,6 +31,9 @@ endif
 
 deaths: setup-dev  ## Run the death matrix alone, 20 times each
 	@LOCALLLAMA_TEST_REPEATS=20 $(RUN) -m pytest -m deaths
+
+llama-cpp: setup-dev  ## Compile llama.cpp's own programs for the tests, once (10 to 20 minutes)
+	@$(RUN) tools/build_llama_cpp.py
 
 lint: setup-dev  ## Check style, formatting and the layers
 	@$(RUN) -m ruff check .

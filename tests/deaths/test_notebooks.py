@@ -31,7 +31,9 @@ class Kernel:
         self.base = Path(tempfile.mkdtemp(prefix="lld-"))
         environment = {k: v for k, v in os.environ.items() if k not in (TOKEN, "XDG_RUNTIME_DIR")}
         environment |= {"DEATHS_TOKEN": self.token, "TMPDIR": str(self.base), "DEATHS_MODEL": str(model)}
-        self.kernels = jupyter_client.KernelManager(kernel_name="python3")
+        # Sockets in the file system: a TCP port that was free when it was chosen may be taken when the kernel binds it, by
+        # one of the other kernels that start at the same moment.
+        self.kernels = jupyter_client.KernelManager(kernel_name="python3", transport="ipc", ip=str(self.base / "k"))
         self.kernels.start_kernel(env=environment, cwd=str(self.base))
         self.client = self.kernels.client()
         self.client.start_channels()
