@@ -51,8 +51,10 @@ types: setup-dev  ## Check types (mypy, strict)
 bench: setup-dev  ## Measure imports, construction and the first token
 	@$(RUN) benchmarks/run_all.py
 
-bench-tools: setup-dev  ## Count valid tool calls on five template families
+bench-tools: setup-dev  ## Count valid tool calls on five template families, and beside two peers
 	@$(RUN) benchmarks/tools_conformance.py $(if $(MODEL),--model '$(MODEL)')
+	@$(RUN) -m pip install --quiet --group peers
+	@$(RUN) benchmarks/tools_beside_peers.py $(if $(MODEL),--model '$(MODEL)')
 
 setup:
 	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup_environment.py

@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--family", action="append", choices=FAMILIES)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    model = options.model or _noise_model()
+    model = options.model or noise_model()
     n_ctx = options.n_ctx if options.model else N_CTX
     print(f"{'family':<12}" + "".join(f"{kind:>14}" for kind in KINDS) + f"{'calls in auto':>16}{'seconds':>10}")
     every_fault = []
@@ -214,7 +214,7 @@ def main() -> int:
     return 1 if any(f" {kind} " in fault for fault in every_fault for kind in ("named", "required", "parallel")) else 0
 
 
-def _noise_model() -> str:
+def noise_model() -> str:
     """A model of noise with a window that holds forty tools, byte by byte."""
     path = Path(tempfile.gettempdir()) / f"localllama-bench-{os.getuid()}" / f"micro-{N_CTX}.gguf"
     if not path.exists():
