@@ -3,11 +3,12 @@
 #   make MODEL=./model.gguf demo              with that model
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test deaths llama-cpp lint format types bench bench-tools setup setup-dev clean
+.PHONY: help demo test deaths llama-cpp record lint format types bench bench-tools setup setup-dev clean
 
 PYTHON ?=
 MODEL ?=
 PYTEST_ARGS ?=
+RECORD_ARGS ?=
 RUN := .venv/bin/python
 SCRIPTS := tools benchmarks examples
 # The death matrix and the tests of SmolLM2 run apart and alone: the one counts processes and seconds, and the threads of
@@ -34,6 +35,9 @@ deaths: setup-dev  ## Run the death matrix alone, 20 times each
 
 llama-cpp: setup-dev  ## Compile llama.cpp's own programs for the tests, once (10 to 20 minutes)
 	@$(RUN) tools/build_llama_cpp.py
+
+record: llama-cpp  ## Record the cassettes of tests/replay anew (RECORD_ARGS='--server path --sources path' for another build)
+	@$(RUN) tools/record_cassettes.py $(RECORD_ARGS)
 
 lint: setup-dev  ## Check style, formatting and the layers
 	@$(RUN) -m ruff check .

@@ -133,6 +133,11 @@ class ChatCall(Call):
                 return (chunk,) if chunk.text or chunk.reasoning else ()
         if chunk.usage is not None and self._spent is not None:
             chunk = replace(chunk, usage=sum_of_usages(self._spent, chunk.usage))
+        if self._plan.has_fixed_form and (chunk.finish_reason is not None or chunk.usage is not None):
+            # The caller adds up what it is shown: an end and its tokens must not come once for each attempt.
+            self._held.append(replace(chunk, text="", reasoning="", tool_calls=(), logprobs=()))
+            chunk = replace(chunk, finish_reason=None, usage=None, timings=None)
+            return (chunk,) if chunk.text or chunk.reasoning or chunk.tool_calls else ()
         return (chunk,)
 
     def held(self) -> tuple[ChatChunk, ...]:
@@ -164,7 +169,6 @@ class ChatCall(Call):
         if not calls or not calls[0].name:
             self._form = replace(self._form, is_choice=False)
             return self._is_words_or_fault()
-        self._held.clear()
         self._request = replace(self._request, tool_choice=calls[0].name, parallel_tool_calls=False)
         return not self._again(replace(self._form, is_choice=False, is_enveloped=True))
 
@@ -181,15 +185,15 @@ class ChatCall(Call):
 
     def _again(self, form: PlanForm) -> bool:
         self._spent = self.result().usage
+        self._held.clear()
         self._form = form
         return True
 
     def _is_asked_again(self, fault: Fault) -> bool:
         """Whether one more attempt is made: told what is wrong, or with strings that must fit if it only was too long."""
         if self._is_outside_grammar(fault):
-            self._spent = self.result().usage
             self._is_raw = self._notes[_GRAMMAR_IS_LEFT] = True
-            return True
+            return self._again(self._form)
         is_hopeless = fault.is_cut and not _may_end_sooner(fault.result)
         if self.is_shown or is_hopeless or self._n_repairs >= self._request.max_repairs:
             return False

@@ -1,5 +1,6 @@
 """How the models of seven families write a call, and what is asked of them."""
 
+# ruff: noqa: RUF001  # the signs of these templates look like others
 from __future__ import annotations
 
 import json
@@ -86,12 +87,11 @@ THINKS_AND_ANSWERS = pytest.mark.served(
 )
 UNREADABLE = pytest.mark.served(
     model="parrot",
-    says="<|channel|>analysis<|message|>I must look.<|end|><|start|>assistant"
-    "<|channel|>commentary to=functions.nobody <|constrain|>json<|message|>{}",
+    says=f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>nonsense<|start|>",
     template="openai-gpt-oss-120b",
     n_ctx=16384,
 )
-"""A call of a function that is not there, which llama.cpp's parser does not forgive."""
+"""A message in a channel that there is not, which llama.cpp's parser does not forgive."""
 
 
 def is_weather(arguments: Any) -> bool:

@@ -1,14 +1,14 @@
 """The real servers that cassettes are recorded from. Used by `make record` alone; to play a cassette nothing here runs.
 
-    LOCALLLAMA_TEST_LLAMA_SERVER      the compiled llama-server
-    LOCALLLAMA_TEST_TEMPLATES   the directory `models/templates` of the sources of llama.cpp
-    LOCALLLAMA_TEST_BUILD       what it calls itself where it does not know: builds of an archive say "b0"
+LOCALLLAMA_TEST_LLAMA_SERVER      the compiled llama-server
+LOCALLLAMA_TEST_TEMPLATES   the directory `models/templates` of the sources of llama.cpp
+LOCALLLAMA_TEST_BUILD       what it calls itself where it does not know: builds of an archive say "b0"
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 import subprocess
 import tempfile
@@ -173,7 +173,7 @@ def staged_server(stage: Stage, micro_model: Path) -> Iterator[tuple[StagedServe
         try:
             if not stage.is_caught_loading:
                 server.wait_until_ready()
-            today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+            today = dt.datetime.now(dt.timezone.utc).date().isoformat()
             yield (
                 server,
                 {
