@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "in_daemon_thread"]
 
 T = TypeVar("T")
+_MOCK_N_CTX = 4096
 
 Limits = tuple[TimeoutSettings, float | None]
 """The time limits of a request, and when the call that it is a part of began; None: with this request."""
@@ -187,6 +188,11 @@ def _model_info(settings: ServerSettings, path: str) -> ModelInfo:
     return model_info(path, settings.n_ctx, allow_longer=is_stretched)
 
 
+def _mock_model(reference: str, n_ctx: int | None) -> ModelInfo:
+    # The mock stands for any model, also for one that is not on this machine.
+    return ModelInfo(name=Path(reference).stem, path=reference, n_ctx=n_ctx or _MOCK_N_CTX)
+
+
 def _load_probe() -> HealthProbe:
     from ._transports.http import probe_health
 
@@ -202,7 +208,20 @@ def _starter(settings: ServerSettings) -> Any:
         from ._models.store import fetch_model
         from ._server.start import StartRequest, start_server
 
+        def new_request(model: ModelInfo) -> StartRequest:
+            return StartRequest(
+                settings=settings,
+                model=model,
+                load_probe=_load_probe,
+                generation=generation,
+                environ=dict(os.environ),
+                is_cancelled=is_cancelled,
+                on_progress=on_progress,
+            )
+
         assert settings.model is not None
+        if settings.runtime == "mock":
+            return start_server(new_request(_mock_model(settings.model, settings.n_ctx)))
         path = fetch_model(
             settings.model,
             lambda fetched: on_progress(
@@ -215,17 +234,7 @@ def _starter(settings: ServerSettings) -> Any:
                 )
             ),
         )
-        return start_server(
-            StartRequest(
-                settings=settings,
-                model=_model_info(settings, str(path)),
-                load_probe=_load_probe,
-                generation=generation,
-                environ=dict(os.environ),
-                is_cancelled=is_cancelled,
-                on_progress=on_progress,
-            )
-        )
+        return start_server(new_request(_model_info(settings, str(path))))
 
     return start
 

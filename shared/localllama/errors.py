@@ -2,11 +2,13 @@
 
     LocalLlamaError
     ├── ConfigurationError (also a ValueError)      a setting is wrong; found before anything starts
+    │   ├── ProgramMissingError (also a FileNotFoundError)
+    │   └── ProgramNotExecutableError (also a PermissionError)
     ├── MissingDependencyError (also an ImportError) an extra is not installed
     ├── UnsupportedFeatureError                     this model, build or transport cannot do it
     ├── ClientClosedError                           used after close()
     ├── LlamaRuntimeError
-    │   ├── RuntimeNotFoundError                    no llama.cpp program found; lists every place looked at
+    │   ├── RuntimeNotFoundError (also a FileNotFoundError) lists every place looked at
     │   └── RuntimeBrokenError                      found, but it cannot run here (SIGILL, missing library, flag)
     ├── ModelError
     │   ├── ModelNotFoundError (also a FileNotFoundError)
@@ -28,6 +30,7 @@
     │       ├── FeatureDisabledError                this server was started without what the call needs
     │       ├── ServerBusyError                     503: loading, or no free slot
     │       └── ServerFaultError                    a 500 that is not the caller's fault
+    │           └── ProgramFailedError              a one-shot program failed; has `.exit_code`, `.stderr`
     ├── ProtocolError
     │   ├── MalformedResponseError                  not what llama-server sends
     │   ├── StreamInterruptedError                  the stream broke off; `.partial` holds what came
@@ -54,7 +57,7 @@ __all__ = [
     "ClientClosedError", "ConfigurationError", "ContextOverflowError", "EndpointNotFoundError",
     "FeatureDisabledError", "LengthLimitError", "LlamaRuntimeError", "LocalLlamaError", "LocalLlamaWarning",
     "MalformedResponseError", "MissingDependencyError", "ModelCorruptError", "ModelError", "ModelNotFoundError",
-    "ProtocolError", "RequestError", "RequestTimeoutError", "RuntimeBrokenError", "RuntimeNotFoundError",
+    "ProgramFailedError", "ProgramMissingError", "ProgramNotExecutableError", "ProtocolError", "RequestError", "RequestTimeoutError", "RuntimeBrokenError", "RuntimeNotFoundError",
     "ServerBusyError", "ServerConnectionError", "ServerCrashedError", "ServerError", "ServerFaultError",
     "ServerStartError", "ServerStartTimeoutError", "StreamInterruptedError", "StructuredOutputError",
     "ToolCallParseError", "UnsupportedFeatureError",
@@ -63,6 +66,14 @@ __all__ = [
 
 class ConfigurationError(LocalLlamaError, ValueError):
     """A setting is wrong, alone or together with another; raised before anything starts."""
+
+
+class ProgramMissingError(ConfigurationError, FileNotFoundError):
+    """A program that was named is not there, or no longer."""
+
+
+class ProgramNotExecutableError(ConfigurationError, PermissionError):
+    """A program that was named may not be executed."""
 
 
 class MissingDependencyError(LocalLlamaError, ImportError):
@@ -81,7 +92,7 @@ class LlamaRuntimeError(LocalLlamaError):
     """A fault of the llama.cpp programs themselves."""
 
 
-class RuntimeNotFoundError(LlamaRuntimeError):
+class RuntimeNotFoundError(LlamaRuntimeError, FileNotFoundError):
     """No llama.cpp program was found.
 
     Attributes:
@@ -292,6 +303,22 @@ class ServerFaultError(APIStatusError):
     """The server failed for a reason that is not the caller's."""
 
     is_retryable: ClassVar[bool] = True
+
+
+class ProgramFailedError(ServerFaultError):
+    """A program of the one-shot rung ended without an answer, or in the middle of one.
+
+    Attributes:
+        exit_code: Its exit code, or None if it did not exit by itself.
+        signal_number: The signal that ended it, or None.
+        stderr: All that it wrote to standard error; of more than 16 MiB the two ends.
+        command: How it was called, for people.
+    """
+
+    exit_code: int | None = None
+    signal_number: int | None = None
+    stderr: str = ""
+    command: str = ""
 
 
 class ProtocolError(LocalLlamaError):

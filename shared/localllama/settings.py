@@ -83,8 +83,12 @@ class ServerOptions(BaseModel):
     Attributes:
         model: A model reference: a path, `pkg:package/file.gguf`, `owner/repo:QUANT`, or a catalog name.
         runtime: "auto" walks the ladder: a path in `LOCALLLAMA_RUNTIME`, `llama-server` or `llama` on this machine, the
-            embedded `xllamacpp`. "llama-server" and "embedded" take that rung only; anything else is the path of a
-            program, tried first.
+            embedded `xllamacpp`, and last the programs that answer once (`llama-completion`, `llama-cli`), which load the
+            model for each call. "llama-server", "embedded", "one-shot" and "mock" take that rung only; anything else is
+            the path of a program, tried first.
+        allow_open_port: Whether the new `llama-cli` may be used where there is nothing else: while it answers, it listens
+            on a loopback port that any user of this machine can reach. Default True, with a warning.
+        allow_mock: Whether the mock, which answers without a model and says so, may be the last rung. Default False.
         n_ctx: The context window of one request, in tokens; the server gets `n_ctx * parallel`. Default: the length
             that the model was trained for, at most 8192.
         n_gpu_layers: Layers put on the GPU; "all", "auto" or a number.
@@ -114,6 +118,8 @@ class ServerOptions(BaseModel):
 
     model: PathText | None = None
     runtime: PathText = "auto"
+    allow_open_port: bool = True
+    allow_mock: bool = False
     n_ctx: int | None = Field(default=None, ge=1)
     n_gpu_layers: Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None = None
     n_threads: int | None = Field(default=None, ge=1)

@@ -22,6 +22,10 @@ from localllama.errors import (
     ContextOverflowError,
     EndpointNotFoundError,
     FeatureDisabledError,
+    LocalLlamaError,
+    ProgramFailedError,
+    ProgramMissingError,
+    ProgramNotExecutableError,
     ServerBusyError,
     ServerFaultError,
 )
@@ -90,6 +94,9 @@ _RULES = (
     ),
 )
 
+_SERVER_NEEDED = 'Use a llama.cpp server: pip install "localllama[runtime]", and runtime="auto".'
+_PROGRAM_HINT = "Read .stderr, all that the program said; if memory ran out, use a smaller n_ctx or model."
+
 _BY_TYPE: Mapping[str, type[APIStatusError]] = {
     "authentication_error": AuthenticationError,
     "permission_error": AuthenticationError,
@@ -126,7 +133,7 @@ _HINTS: Mapping[type[APIStatusError], str] = {
 }
 
 
-def error_from_response(status: int, body: bytes) -> APIStatusError:
+def error_from_response(status: int, body: bytes) -> LocalLlamaError:
     """The error that an HTTP answer with an error status stands for.
 
     Args:
@@ -142,7 +149,7 @@ def error_from_response(status: int, body: bytes) -> APIStatusError:
     return _error_from_text(status, body)
 
 
-def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | None = None) -> APIStatusError:
+def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | None = None) -> LocalLlamaError:
     """The error that a decoded error object stands for: the value of `error` in a body or in an event of a stream.
 
     Args:
@@ -160,6 +167,10 @@ def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | Non
     kind = kind if isinstance(kind, str) else ""
     if kind == "exceed_context_size_error" or _OVERFLOW.search(text):
         return _overflow(fields, text, status, kind, body)
+    if kind == "one_shot_error":
+        return _program_failure(fields, text, status)
+    if kind == "feature_disabled" and "one-shot" in text:
+        return _make(FeatureDisabledError, text, _SERVER_NEEDED, status, kind, body)
     for rule in _RULES:
         if rule.pattern.search(text):
             return _make(rule.error, text, rule.hint, status, kind, body)
@@ -167,6 +178,21 @@ def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | Non
     meant_status = code if status == 200 and isinstance(code, int) else status  # noqa: PLR2004 - HTTP's own number
     error = _BY_TYPE.get(kind) or _BY_STATUS.get(meant_status) or APIStatusError
     return _make(error, text, _HINTS.get(error), status, kind, body)
+
+
+def _program_failure(fields: Mapping[str, Any], text: str, status: int) -> LocalLlamaError:
+    """What our own stand-in for a server says of the program that it runs for each request."""
+    if fields.get("reason") == "missing":
+        return ProgramMissingError(text, hint="Install llama.cpp again: the program was there when it was looked for.")
+    if fields.get("reason") == "permission":
+        return ProgramNotExecutableError(text, hint="Make it executable again, with chmod +x.")
+    error = ProgramFailedError(text, hint=_PROGRAM_HINT, status_code=status, error_type="one_shot_error")
+    code, number = fields.get("exit_code"), fields.get("signal_number")
+    error.exit_code = code if isinstance(code, int) else None
+    error.signal_number = number if isinstance(number, int) else None
+    error.stderr = str(fields.get("stderr") or "")
+    error.command = str(fields.get("command") or "")
+    return error
 
 
 def _make(

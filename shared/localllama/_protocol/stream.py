@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import random
 import string
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from localllama.errors import LocalLlamaError, MalformedResponseError, StreamInterruptedError
+from localllama.errors import LocalLlamaError, LocalLlamaWarning, MalformedResponseError, StreamInterruptedError
 from localllama.types import ChatChunk, ChatResult, FinishReason, Timings, ToolCallDelta, Usage
 
 from .accumulate import ChoiceAccumulator
@@ -197,6 +198,8 @@ class StreamParser(ABC):
         self._model = as_text(obj.get("model"), "model") or self._model
         self._id = as_text(obj.get("id"), "id") or self._id
         self._fingerprint = as_text(obj.get("system_fingerprint"), "system_fingerprint") or self._fingerprint
+        if "localllama_warning" in obj:  # our own stand-in for a server has no other way to say it
+            warnings.warn(as_text(obj["localllama_warning"], "warning"), LocalLlamaWarning, stacklevel=2)
 
 
 class TextReader(Protocol):
@@ -311,7 +314,7 @@ class CompletionStreamParser(StreamParser):
         if is_last:
             finish = _native_finish_reason(obj)
             finish = choice.finish_reason = "tool_calls" if finish == "stop" and choice.has_calls else finish
-            self._usage = _native_usage(obj, self._timings)
+            self._usage = parse_usage(obj["usage"]) if "usage" in obj else _native_usage(obj, self._timings)
             self._is_done = True
         if not (text or calls or logprobs or finish):
             return []

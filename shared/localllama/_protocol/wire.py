@@ -63,6 +63,7 @@ def parse_usage(value: Any) -> Usage:
         completion_tokens=completion,
         total_tokens=prompt + completion if total is None else _count(total, "usage.total_tokens"),
         cached_tokens=_count(details.get("cached_tokens"), "usage.prompt_tokens_details.cached_tokens"),
+        is_estimated=obj.get("is_estimated") is True,
     )
 
 

@@ -10,8 +10,10 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from localllama.errors import RuntimeBrokenError
 
 from .environment import without_llama_variables
 from .exit_reason import exit_words, loader_fault
+from .one_shot_flags import ProgramForm, form_of_help, stand_in_flags
 from .runtime import Runtime
 
-__all__ = ["runtime_version", "supported_flags", "supports_unix_sockets"]
+__all__ = ["listed_flags", "one_shot_form", "runtime_version", "supported_flags", "supports_unix_sockets"]
 
 _TIMEOUT_SECONDS = 20.0
 _OUTPUT_LIMIT_BYTES = 1 << 20
@@ -42,6 +45,7 @@ _StampedCommand = tuple[tuple[str, int, int], ...]
 class _Help:
     flags: frozenset[str]
     supports_unix_sockets: bool
+    form: ProgramForm | None = None
 
 
 _known: dict[_StampedCommand, _Help] = {}
@@ -75,11 +79,30 @@ def supports_unix_sockets(runtime: Runtime) -> bool:
     return _help(runtime, _TIMEOUT_SECONDS).supports_unix_sockets
 
 
+def one_shot_form(runtime: Runtime, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> ProgramForm | None:
+    """Which program answers once behind a one-shot rung; None for any other rung.
+
+    Raises:
+        RuntimeBrokenError: As `supported_flags`.
+    """
+    return _help(runtime, timeout_seconds).form
+
+
+def listed_flags(command: Sequence[str]) -> frozenset[str]:
+    """What any program lists in its `--help`.
+
+    Raises:
+        RuntimeBrokenError: It cannot be started.
+    """
+    runtime = Runtime("one-shot", tuple(command), " ".join(command), tuple(command))
+    return _listed_flags(_help_run(runtime, _TIMEOUT_SECONDS).output)
+
+
 def runtime_version(runtime: Runtime) -> str | None:
     """What the program says of its version, such as "0.6.0-dev (build 10453)" or "build 8994"; a hint, or None."""
     try:
         # The multi-call program knows `llama version` alone; `llama serve --version` is that of the server.
-        output = _run([*runtime.command, "--version"], _TIMEOUT_SECONDS).output
+        output = _run([*(runtime.program or runtime.command), "--version"], _TIMEOUT_SECONDS).output
     except OSError:
         return None
     for pattern in _VERSION_PATTERNS:
@@ -107,22 +130,24 @@ def _stamp(part: str) -> tuple[str, int, int]:
 
 
 def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
-    if runtime.kind == "embedded":
-        # The same table that the child prints; a process less before the first token.
+    if runtime.kind in ("embedded", "mock"):
+        # The same table that the child prints; a process less before the first token. The mock takes what any rung takes.
         from .embedded_flags import help_text
 
         return _Help(_listed_flags(help_text()), supports_unix_sockets=True)
-    try:
-        run = _run([*runtime.command, "--help"], timeout_seconds)
-    except OSError as error:
-        raise _broken(runtime, f"could not be started: {error.strerror or error}", "") from error
+    run = _help_run(runtime, timeout_seconds)
     flags = _listed_flags(run.output)
-    if flags >= _ESSENTIAL_FLAGS:
+    if runtime.kind == "one-shot":
+        form = form_of_help(" ".join([Path(runtime.program[0]).name, *runtime.program[1:]]).lower(), flags)
+        if form is not None:
+            return _Help(stand_in_flags(flags), hasattr(socket, "AF_UNIX"), form)
+    elif flags >= _ESSENTIAL_FLAGS:
         return _Help(flags, ".sock" in run.output)
     if run.is_timed_out:
         reason = f"did not print its help within {timeout_seconds:g} s"
     elif run.exit_code == 0:
-        reason = "does not list llama-server's flags, so it is another program"
+        name = "llama-completion" if runtime.kind == "one-shot" else "llama-server"
+        reason = f"does not list {name}'s flags, so it is another program"
     else:
         reason = exit_words(run.exit_code, run.signal_number)
         fault = loader_fault(run.output)
@@ -130,10 +155,17 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
     raise _broken(runtime, reason, run.output)
 
 
+def _help_run(runtime: Runtime, timeout_seconds: float) -> _Run:
+    try:
+        return _run([*(runtime.program or runtime.command), "--help"], timeout_seconds)
+    except OSError as error:
+        raise _broken(runtime, f"could not be started: {error.strerror or error}", "") from error
+
+
 def _broken(runtime: Runtime, reason: str, output: str) -> RuntimeBrokenError:
     return RuntimeBrokenError(
         f"{runtime.origin} {reason}.",
-        hint=f"Run `{' '.join(runtime.command)} --help` by hand, reinstall llama.cpp, "
+        hint=f"Run `{' '.join(runtime.program or runtime.command)} --help` by hand, reinstall llama.cpp, "
         'or use the embedded runtime: pip install "localllama[runtime]"',
         runtime=runtime.origin,
         log_tail="\n".join(output.rstrip().splitlines()[-_TAIL_LINES:]),

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from localllama.errors import ConfigurationError, RuntimeBrokenError, RuntimeNotFoundError
+from localllama.errors import (
+    ConfigurationError,
+    ProgramMissingError,
+    ProgramNotExecutableError,
+    RuntimeBrokenError,
+    RuntimeNotFoundError,
+)
 
 from .probe import supported_flags
 from .runtime import Runtime, RuntimeKind
@@ -30,6 +36,7 @@ _PREFIXES = (
 )
 _EXECUTABLE_SUFFIX = ".exe" if sys.platform == "win32" else ""
 _IDENTIFY_TIMEOUT_SECONDS = 5.0
+_RUNGS = ("llama-server", "embedded", "one-shot", "mock")
 _REAL_PYTHON = re.compile(r"(?:python|pypy)[\d.]*[a-z]{0,2}(?:\.exe)?", re.IGNORECASE)
 
 
@@ -46,39 +53,47 @@ class RuntimeCandidates:
     report: tuple[str, ...]
 
 
-def candidate_runtimes(choice: str, environ: Mapping[str, str]) -> RuntimeCandidates:
+def candidate_runtimes(choice: str, environ: Mapping[str, str], *, allow_mock: bool = False) -> RuntimeCandidates:
     """Look for llama.cpp programs. None is started, but for a program whose name does not say what it is.
 
     Args:
-        choice: "auto", "llama-server", "embedded", or the path or name of a program, which is then tried first.
+        choice: "auto", "llama-server", "embedded", "one-shot", "mock", or the path or name of a program, which is then
+            tried first.
         environ: PATH, HOME and LOCALLLAMA_RUNTIME are read from it.
+        allow_mock: Whether the mock may be the last rung.
 
     Raises:
-        ConfigurationError: `choice`, or LOCALLLAMA_RUNTIME, names a program that is not there or cannot be run.
+        ConfigurationError: `choice`, or LOCALLLAMA_RUNTIME, names a program that is not there or cannot be run; or it is
+            "mock", which is not allowed.
         RuntimeNotFoundError: There is none; its `places` is the report.
     """
     search = _Search(environ)
     chosen = choice
     if chosen == "auto" and environ.get(_PATH_VARIABLE):
         chosen = environ[_PATH_VARIABLE]
-    is_open = chosen not in ("llama-server", "embedded")
-    if chosen == "embedded":
-        search.look_for_embedded()
-    elif chosen == "llama-server":
-        search.look_for_programs()
-    else:
-        if chosen != "auto":
-            search.take(chosen, setting="runtime" if choice != "auto" else _PATH_VARIABLE)
-        search.look_for_programs()
-        search.look_for_embedded()
+    if chosen == "mock" and not allow_mock:
+        raise ConfigurationError(
+            "runtime='mock' answers without a model, and allow_mock is not set.", hint="Set allow_mock=True."
+        )
+    if chosen not in ("auto", *_RUNGS):
+        search.take(chosen, setting="runtime" if choice != "auto" else _PATH_VARIABLE)
+    walks = {
+        "llama-server": search.look_for_programs,
+        "embedded": search.look_for_embedded,
+        "one-shot": search.look_for_one_shot,
+        "mock": search.look_for_mock,
+    }
+    for rung, walk in walks.items():
+        if chosen == rung or (chosen not in _RUNGS and (rung != "mock" or allow_mock)):
+            walk()
     if not search.runtimes:
-        raise _not_found(chosen, search.report, is_open=is_open)
+        raise _not_found(chosen, search.report, is_open=chosen not in _RUNGS)
     return RuntimeCandidates(tuple(search.runtimes), tuple(search.report))
 
 
 def _not_found(choice: str, report: list[str], *, is_open: bool) -> RuntimeNotFoundError:
     what = "llama.cpp program" if is_open else f"runtime {choice!r}"
-    advice = "" if choice == "llama-server" else f"Install one: {_INSTALL_HINT}"
+    advice = "" if choice in ("llama-server", "one-shot") else f"Install one: {_INSTALL_HINT}"
     return RuntimeNotFoundError(
         f"No {what} was found. Looked at: {'; '.join(report)}.",
         hint=advice or f"Install llama.cpp, or set runtime='auto' and run: {_INSTALL_HINT}",
@@ -99,7 +114,9 @@ class _Search:
         """The program that the user named; it must be there."""
         path = self._named_program(choice, setting)
         kind = _kind_by_name(path) or _kind_by_help(path) or "llama-server"
-        self._add(kind, path)
+        if not self._add(kind, path):
+            python = f"sys.executable={sys.executable!r} is no Python to run it with"
+            raise ConfigurationError(f"{setting}={path!r} needs Python beside it, and {python}.")
         self.report.append(f"{setting}: {path}")
 
     def look_for_programs(self) -> None:
@@ -141,18 +158,50 @@ class _Search:
         )
         self.report.append(f"embedded: xllamacpp {version} in {directory}")
 
+    def look_for_one_shot(self) -> None:
+        """`llama-completion`, `llama completion`, then `llama-cli`; the new one of that name opens a port, so it is last."""
+        if stand_in_command() is None:
+            self.report.append(f"one-shot: sys.executable={sys.executable!r} is no Python to run it with")
+            return
+        for name in ("llama-completion", "llama", "llama-cli"):
+            paths = list(self._executables(name))
+            for path in paths:
+                is_foreign = name == "llama" and not _is_llama_cpp(path)
+                if not is_foreign and self._add("one-shot", path):
+                    self.report.append(f"one-shot: {self.runtimes[-1].origin}")
+            if not paths:
+                self.report.append(f"PATH and the usual prefixes: no {name}")
+
+    def look_for_mock(self) -> None:
+        """Answers that say they are a mock."""
+        command = stand_in_command()
+        if command is None:
+            self.report.append(f"mock: sys.executable={sys.executable!r} is no Python to run it with")
+            return
+        self.runtimes.append(Runtime(kind="mock", command=command, origin="the mock"))
+        self.report.append("mock: allowed by allow_mock")
+
     def _add(self, kind: RuntimeKind, path: str) -> bool:
         key = (kind, os.path.realpath(path))
         if key in self._seen:
             return False
         self._seen.add(key)
+        if kind == "one-shot":
+            python_command = stand_in_command()
+            if python_command is None:
+                return False
+            subcommand = ("completion",) if _stem(path) == "llama" else ()
+            program = (path, *subcommand)
+            flags = ("--program", path, *(("--subcommand", *subcommand) if subcommand else ()))
+            self.runtimes.append(Runtime(kind, (*python_command, *flags), " ".join(program), program))
+            return True
         command = (path, "serve") if kind == "llama" else (path,)
         self.runtimes.append(Runtime(kind=kind, command=command, origin=" ".join(command)))
         return True
 
     def _named_program(self, choice: str, setting: str) -> str:
         remedy = (
-            "Give the path of llama.cpp's llama-server, or one of 'auto', 'llama-server', 'embedded'."
+            "Give the path of a llama.cpp program, or one of 'auto', 'llama-server', 'embedded', 'one-shot'."
             if setting == "runtime"
             else f"Correct {setting}, or unset it."
         )
@@ -163,14 +212,14 @@ class _Search:
         if is_plain_name and not is_there:
             found = next(self._executables(choice), None)
             if found is None:
-                raise ConfigurationError(f"{setting}={choice!r}: no such program on PATH.", hint=remedy)
+                raise ProgramMissingError(f"{setting}={choice!r}: no such program on PATH.", hint=remedy)
             return found
         if not is_there:
-            raise ConfigurationError(f"{setting}={choice!r}: there is no such file.", hint=remedy)
+            raise ProgramMissingError(f"{setting}={choice!r}: there is no such file.", hint=remedy)
         if path.is_dir():
             raise ConfigurationError(f"{setting}={choice!r} is a directory, not a program.", hint=remedy)
         if not os.access(path, os.X_OK):
-            raise ConfigurationError(
+            raise ProgramNotExecutableError(
                 f"{setting}={choice!r} is not executable.", hint=f"If it is llama-server, run: chmod +x {path}"
             )
         return str(path)
@@ -195,18 +244,30 @@ class _Search:
             return Path(path)
 
 
+def _stem(path: str) -> str:
+    return Path(path).name.lower().removesuffix(".exe")
+
+
 def _kind_by_name(path: str) -> RuntimeKind | None:
-    name = Path(path).name.lower().removesuffix(".exe")
+    name = _stem(path)
     if name == "llama":
         return "llama"
+    if name.startswith(("llama-completion", "llama-cli")):
+        return "one-shot"
     return "llama-server" if name.startswith("llama-server") else None
 
 
 def _kind_by_help(path: str) -> RuntimeKind | None:
-    kinds: tuple[tuple[RuntimeKind, tuple[str, ...]], ...] = (("llama-server", ()), ("llama", ("serve",)))
+    kinds: tuple[tuple[RuntimeKind, tuple[str, ...]], ...] = (
+        ("llama-server", ()),
+        ("one-shot", ()),
+        ("llama", ("serve",)),
+    )
     for kind, subcommand in kinds:
+        command = (path, *subcommand)
+        program = command if kind == "one-shot" else ()
         try:
-            supported_flags(Runtime(kind, (path, *subcommand), path), timeout_seconds=_IDENTIFY_TIMEOUT_SECONDS)
+            supported_flags(Runtime(kind, command, path, program), timeout_seconds=_IDENTIFY_TIMEOUT_SECONDS)
         except RuntimeBrokenError:
             continue
         return kind
@@ -220,6 +281,18 @@ def _is_llama_cpp(path: str) -> bool:
     except RuntimeBrokenError:
         return False
     return True
+
+
+def stand_in_command() -> tuple[str, ...] | None:
+    """The command of our own stand-in for a server, without what it stands in front of; None without a Python for it."""
+    python = _python_program()
+    if python is None:
+        return None
+    package = Path(__file__).parents[1]
+    # What this process can import, the child can: `-S` keeps .pth files and the like from adding to it.
+    paths = dict.fromkeys([str(package.parent), *(path for path in sys.path if path and Path(path).is_absolute())])
+    program = str(package / "_one_shot" / "program.py")
+    return (python, "-I", "-S", program, "--python-path", os.pathsep.join(paths))
 
 
 def _library_directory() -> str | None:

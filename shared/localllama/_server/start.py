@@ -38,6 +38,7 @@ from .checks import check_setting_files
 from .command import child_environment, redacted_command, server_arguments
 from .ended import describe_exit, last_lines
 from .failures import StartFailure, classify_start_failure
+from .lesser_rungs import refuse_open_port, warn_of_rung
 from .private_directory import make_private_directory, remove_private_directory
 from .process import ExitStatus, LaunchPlan, ServerProcess, launch
 from .readiness import HealthProbe, wait_until_ready
@@ -100,11 +101,14 @@ def start_server(request: StartRequest) -> StartedServer:
         ConfigurationError: A setting names a file that is not there, or a flag that the build does not have.
     """
     check_setting_files(request.settings)
-    candidates = candidate_runtimes(request.settings.runtime, request.environ).runtimes
+    settings = request.settings
+    candidates = candidate_runtimes(settings.runtime, request.environ, allow_mock=settings.allow_mock).runtimes
     broken: list[RuntimeBrokenError | UnsupportedFeatureError] = []
     for position, runtime in enumerate(candidates):
         try:
-            return _start_with(request, runtime)
+            started = _start_with(request, runtime)
+            warn_of_rung(runtime, settings, _warned_about)
+            return started
         except (RuntimeBrokenError, UnsupportedFeatureError) as error:
             # Also a build that lacks a flag which a setting asks for: the next one may have it.
             broken.append(error)
@@ -139,6 +143,7 @@ def _all_broken(broken: list[RuntimeBrokenError | UnsupportedFeatureError]) -> L
 
 def _start_with(request: StartRequest, runtime: Runtime) -> StartedServer:
     flags = supported_flags(runtime)
+    refuse_open_port(runtime, request.settings)
     for attempt in range(_BIND_ATTEMPTS):
         try:
             return _launch_and_wait(request, runtime, flags)

@@ -18,7 +18,6 @@ from localllama._protocol.failures import error_from_response
 from localllama._protocol.request import encode_body
 from localllama._protocol.stream import StreamParser
 from localllama.errors import (
-    APIStatusError,
     ClientClosedError,
     LocalLlamaError,
     MalformedResponseError,
@@ -36,7 +35,7 @@ from .connection import AsyncConnectionTransport, ConnectionTransport, LiveSocke
 __all__ = ["AsyncHTTPTransport", "HTTPTransport", "probe_health"]
 
 _OK = 200
-_ERROR_BODY_LIMIT_BYTES = 1024 * 1024
+_ERROR_BODY_LIMIT_BYTES = 64 * 1024 * 1024  # that of a one-shot program holds all that it said: 16 MiB before escaping
 _TIMEOUTS = (httpx.TimeoutException, httpcore.TimeoutException)
 _BROKEN = (
     httpx.HTTPError,
@@ -324,7 +323,7 @@ def _is_event_stream(response: httpx.Response) -> bool:
     return response.status_code == _OK and kind.lower().startswith("text/event-stream")
 
 
-def _not_a_stream(response: httpx.Response, body: bytes) -> APIStatusError | MalformedResponseError:
+def _not_a_stream(response: httpx.Response, body: bytes) -> LocalLlamaError:
     if response.status_code != _OK:
         return error_from_response(response.status_code, body)
     with contextlib.suppress(ValueError):
