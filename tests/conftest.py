@@ -77,3 +77,17 @@ def smollm2_model() -> Path:
     from localllama._models.store import fetch_model
 
     return fetch_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def llama_bin() -> Path:
+    """A directory with compiled llama.cpp programs, `llama-completion` and the new `llama-cli` among them."""
+    named = os.environ.get("LOCALLLAMA_TEST_LLAMA_BIN")
+    built = sorted(Path.home().glob(".cache/localllama-build/*/build/bin"))
+    for directory in [Path(named)] if named else built:
+        if (directory / "llama-completion").exists() and (directory / "llama-cli").exists():
+            return directory
+    reason = "no llama-completion and llama-cli; name their directory in LOCALLLAMA_TEST_LLAMA_BIN"
+    if named or os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

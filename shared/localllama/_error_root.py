@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 __all__ = ["LocalLlamaError", "LocalLlamaWarning"]
@@ -44,7 +45,9 @@ class LocalLlamaWarning(UserWarning):
 
 
 def _rebuild(cls: type[LocalLlamaError], args: tuple[Any, ...], state: dict[str, Any]) -> LocalLlamaError:
-    error = cls.__new__(cls, *args)
+    # One that is a ValueError too would find ValueError's `__new__` first, which does not make an OSError.
+    make: Callable[..., LocalLlamaError] = OSError.__new__ if issubclass(cls, OSError) else cls.__new__
+    error = make(cls, *args)
     error.args = args
     error.__dict__.update(state)
     return error

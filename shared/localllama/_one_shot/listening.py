@@ -19,6 +19,7 @@ from .program_runs import CallerLeftError, ProgramError
 __all__ = ["StandInServer", "listen"]
 
 _LARGEST_BODY_BYTES = 100 * 1024 * 1024
+_BACKLOG = 128
 _STREAMS = ("/v1/chat/completions", "/completion")
 _LOADING = {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}
 
@@ -33,7 +34,6 @@ class StandInServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 128
     allow_reuse_address = False
 
     def __init__(self, address: Any, family: int, api_key: str | None) -> None:
@@ -44,6 +44,10 @@ class StandInServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             error, "", lambda *_: "failed"
         )
         super().__init__(address, _Request)
+
+    def server_activate(self) -> None:
+        """Listen, with room for a burst of calls."""
+        self.socket.listen(_BACKLOG)
 
     def is_allowed(self, header: str | None) -> bool:
         """Whether a request with this Authorization header may be answered."""

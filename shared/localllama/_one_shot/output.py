@@ -16,7 +16,6 @@ _LAST_LINES = "\n\n"
 _ENDS = (_END_OF_TEXT + _LAST_LINES, _LAST_LINES)
 _CHAT_ENDS = ("\n\n\nExiting...\n", "\n\nExiting...\n")
 _ERROR = "Error: "
-_INTERRUPTED = "Interrupted by user"
 _OPENING = "<think>"
 _CLOSING = "</think>"
 
@@ -44,7 +43,6 @@ class OutputReader:
         self._ends = _CHAT_ENDS if is_chat_client else _ENDS
         self._has_begun = not is_chat_client
         self.is_ended_by_model = False
-        self.is_interrupted = False
         self.error = ""
 
     def feed(self, data: bytes, *, is_last: bool = False) -> str:
@@ -78,7 +76,6 @@ class OutputReader:
 
     def _finish(self) -> str:
         text, self._tail = self._tail, ""
-        self.is_interrupted = text.rstrip().endswith(_INTERRUPTED)
         end = next((end for end in self._ends if text.endswith(end)), "")
         self.is_ended_by_model = end == _END_OF_TEXT + _LAST_LINES
         text = text.removesuffix(end)

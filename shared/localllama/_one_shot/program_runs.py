@@ -42,6 +42,7 @@ _PR_SET_PDEATHSIG = 1
 _GUARD = "="
 _RAW_TEMPLATE = '{{ messages[0]["content"][1:-1] }}'
 _ECHO_BYTES = 500
+_CANCELLED = "cancel task, id_task"  # what the new llama-cli says when somebody sent it SIGINT
 _TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
 _TOO_LONG_CLI = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
@@ -179,8 +180,8 @@ class Run:
             raise ProgramError("the prompt does not fit", stderr=log, reason="overflow", counts=counts)
         if error:
             raise ProgramError(f"failed: {error}", exit_code=status, stderr=f"{log}\n{error}\n")
-        if status != 0 or self._reader.is_interrupted:
-            raise self._failure(status, log)
+        if status != 0 or _CANCELLED in log:
+            raise _failure(status, log)
         return Outcome(self._reader.is_ended_by_model, counters)
 
     def stderr(self) -> str:
@@ -197,17 +198,6 @@ class Run:
             while True:
                 self._events.get_nowait()
         shutil.rmtree(self._work, ignore_errors=True)
-
-    def _failure(self, status: int, log: str) -> ProgramError:
-        signal_number = -status if status < 0 and os.name == "posix" else None
-        is_interrupt = self._reader.is_interrupted or signal_number == signal.SIGINT or status == 128 + signal.SIGINT
-        return ProgramError(
-            "was interrupted" if is_interrupt else "failed",
-            exit_code=None if signal_number is not None else status,
-            signal_number=signal_number,
-            stderr=log,
-            reason="interrupted" if is_interrupt else "failed",
-        )
 
     def _read_text(self, output: IO[bytes]) -> None:
         with output:
@@ -363,6 +353,19 @@ def _cannot_spawn(program: str, error: OSError) -> ProgramError:
     if isinstance(error, PermissionError):
         return ProgramError(message, exit_code=126, reason="permission")
     return ProgramError(message, exit_code=126, stderr=str(error))
+
+
+def _failure(status: int, log: str) -> ProgramError:
+    signal_number = -status if status < 0 and os.name == "posix" else None
+    # llama-completion exits with 130 then, the new llama-cli with 0.
+    is_interrupt = status in (0, 128 + signal.SIGINT) or signal_number == signal.SIGINT
+    return ProgramError(
+        "was interrupted" if is_interrupt else "failed",
+        exit_code=None if signal_number is not None else status,
+        signal_number=signal_number,
+        stderr=log,
+        reason="interrupted" if is_interrupt else "failed",
+    )
 
 
 def _overflow(log: str) -> tuple[int, int] | None:
