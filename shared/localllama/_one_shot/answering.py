@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .endpoints import Answer, Events, usage_fields
 from .job import Job, RefusalError, chat_job, checked_messages, completion_job
 from .output import Counters, Piece, StopWatch, ThoughtReader
-from .program_runs import CallerLeftError, Outcome, Program, Run
+from .program_runs import CallerLeftError, Outcome, Program, ProgramError, Run
 from .templates import ChatTemplate, TemplateRefusalError
 
-__all__ = ["ProgramAnswering"]
+__all__ = ["MOST_RUNS", "ProgramAnswering"]
+
+MOST_RUNS = 8
+"""How often a program is run for one answer, if it loses the end of it; see `Program.is_whole`."""
 
 _TURN_SECONDS = 0.1
+_SEEDS = 2**31
 _TOKEN_COUNT = re.compile(r"number of tokens in prompt = (\d+)")
 _TOKEN = re.compile(r"^(?:\S+ [A-Z] )? *(\d+) -> '", re.MULTILINE)
 
@@ -116,20 +122,22 @@ class ProgramAnswering:
         if not text:
             return []
         n_predict = next(flag for flag in ("--predict", "--n-predict", "-n") if flag in self._program.flags)
-        with self._slots:
-            run = self._program.run(Job(text, (n_predict, "0")), ("--verbose-prompt",))
-            try:
-                for _ in run.texts():
-                    pass
-                run.outcome()
-                log = run.stderr()
-            finally:
-                run.stop()
-        counted = _TOKEN_COUNT.search(log)
-        tokens = [int(number) for number in _TOKEN.findall(log[counted.end() :])] if counted else []
-        if counted is None or len(tokens) != int(counted[1]):
-            raise RefusalError("the program's list of tokens could not be read", kind="server_error", status=500)
-        return tokens
+        job = Job(text, (n_predict, "0"))
+        for _ in range(MOST_RUNS):
+            with self._slots:
+                run = self._program.run(job, ("--verbose-prompt",))
+                try:
+                    for _ in run.texts():
+                        pass
+                    run.outcome()
+                    log = run.stderr()
+                finally:
+                    run.stop()
+            counted = _TOKEN_COUNT.search(log)
+            tokens = [int(number) for number in _TOKEN.findall(log[counted.end() :])] if counted else []
+            if counted is not None and len(tokens) == int(counted[1]):
+                return tokens
+        raise RefusalError("the program's list of tokens could not be read", kind="server_error", status=500)
 
 
 class _ProgramAnswer:
@@ -141,6 +149,10 @@ class _ProgramAnswer:
         self._events = events
         self._slots = slots
         self._run: Run | None = None
+        self._outcome = Outcome(is_ended_by_model=False, counters=Counters())
+        seed = next((flag for flag in ("--seed", "-s") if flag in program.flags), None)
+        is_seeded = seed is None or seed in job.flags
+        self._flags = job.flags if is_seeded else (*job.flags, str(seed), str(secrets.randbelow(_SEEDS)))
         self._has_left = threading.Event()
         self._lock = threading.Lock()
 
@@ -172,28 +184,23 @@ class _ProgramAnswer:
 
     def _generated(self) -> Iterator[dict[str, Any]]:
         job = self._job
-        run = self._program.run(job)
-        with self._lock:
-            self._run = run
-        if self._has_left.is_set():
-            raise CallerLeftError
         watch = StopWatch(job.stops)
         reader = ThoughtReader(is_open=job.is_thinking) if job.has_thoughts else None
         whole = [job.begun] if job.begun else []
         if job.begun:
             yield self._events.text(job.begun)
-        for text in _with_end(run.texts()):
+        for text in _with_end(self._texts()):
             shown = watch.feed(text or "", is_last=text is None)
             whole.append(shown)
             yield from self._shown(shown, reader, is_last=text is None or watch.has_stopped)
             if watch.has_stopped:
                 break
-        outcome = Outcome(is_ended_by_model=True, counters=Counters()) if watch.has_stopped else run.outcome()
+        outcome = Outcome(is_ended_by_model=True, counters=Counters()) if watch.has_stopped else self._outcome
         n_made = outcome.counters.completion_tokens
         is_cut = not outcome.is_ended_by_model
-        if is_cut and self._program.is_chat_client and n_made is not None:
-            # It does not say why it ended; a full window counts more tokens than the last place of it.
-            is_cut = n_made >= job.n_predict > 0
+        if is_cut and self._program.is_chat_client:
+            # It does not say why it ended.
+            is_cut = n_made is not None and n_made >= job.n_predict > 0
         usage = usage_fields(job.prompt, "".join(whole), outcome.counters)
         counters = None if usage.get("is_estimated") else outcome.counters
         last = self._events.last("length" if is_cut else "stop", usage, counters)
@@ -201,11 +208,46 @@ class _ProgramAnswer:
             last[-1]["localllama_warning"] = f"{self._program.name} succeeded and wrote no text; the answer is empty."
         yield from last
 
+    def _texts(self) -> Iterator[str]:
+        """The pieces of the answer. What the program lost of it, it writes once more, since the seed is the same."""
+        given = ""
+        for _ in range(MOST_RUNS):
+            text = ""
+            run = self._started()
+            for piece in run.texts():
+                text += piece
+                fresh, given = _beyond(text, given)
+                if fresh:
+                    yield fresh
+            self._outcome = run.outcome()
+            if self._program.is_whole(self._outcome):
+                fresh, given = _beyond(text + self._outcome.rest, given)
+                if fresh:
+                    yield fresh
+                return
+            self.close()
+        raise ProgramError("lost the end of its answer", exit_code=0, stderr=run.stderr())
+
+    def _started(self) -> Run:
+        run = self._program.run(replace(self._job, flags=self._flags))
+        with self._lock:
+            self._run = run
+        if self._has_left.is_set():
+            raise CallerLeftError
+        return run
+
     def _shown(self, text: str, reader: ThoughtReader | None, *, is_last: bool) -> Iterator[dict[str, Any]]:
         pieces = [Piece("text", text)] if reader is None else reader.feed(text, is_last=is_last)
         for piece in pieces:
             if piece.text:
                 yield self._events.text(piece.text) if piece.kind == "text" else self._events.reasoning(piece.text)
+
+
+def _beyond(text: str, given: str) -> tuple[str, str]:
+    """What of the text is new, and all that was given out with it."""
+    if not (text.startswith(given) or given.startswith(text)):
+        raise ProgramError("lost the end of its answer, and wrote another one when it was run again", exit_code=0)
+    return text[len(given) :], max(text, given, key=len)
 
 
 def _with_end(texts: Iterator[str]) -> Iterator[str | None]:

@@ -141,9 +141,10 @@ def error_object(error: ProgramError, command: str, how: Callable[[int | None, i
             "n_prompt_tokens": n_prompt,
             "n_ctx": n_ctx,
         }
-    what = str(error) if error.reason in ("missing", "permission") else how(error.exit_code, error.signal_number)
+    is_told = error.reason in ("missing", "permission") or error.exit_code == 0
+    what = f"{command} {error}" if is_told else how(error.exit_code, error.signal_number)
     if error.reason == "interrupted":
-        what = f"was interrupted: it {what}"
+        what = f"interrupted: {what}"
     tail = "\n".join(error.stderr.rstrip().splitlines()[-_MESSAGE_LOG_LINES:])
     return {
         "code": 500,

@@ -43,10 +43,12 @@ class OutputReader:
         self._ends = _CHAT_ENDS if is_chat_client else _ENDS
         self._has_begun = not is_chat_client
         self.is_ended_by_model = False
+        self.has_end = False
+        self.rest = ""
         self.error = ""
 
     def feed(self, data: bytes, *, is_last: bool = False) -> str:
-        """The text that is surely the model's."""
+        """The text that is surely the model's; at the end, what may be the model's stays in `rest`."""
         self._tail += self._decoder.decode(data, is_last)
         if self._head and not self._cut_head():
             return ""
@@ -77,10 +79,15 @@ class OutputReader:
     def _finish(self) -> str:
         text, self._tail = self._tail, ""
         end = next((end for end in self._ends if text.endswith(end)), "")
+        self.has_end = bool(end)
         self.is_ended_by_model = end == _END_OF_TEXT + _LAST_LINES
         text = text.removesuffix(end)
         if not self._has_begun and text.startswith(_ERROR):
             self.error = text.removeprefix(_ERROR).strip()
+            return ""
+        if not end:
+            # It may be a part of the end, if the program lost the rest.
+            self.rest, text = text, ""
         return text
 
 

@@ -1,9 +1,4 @@
-"""Runs the program: for one answer at a time in each thread, with an end that leaves nothing of it.
-
-The program stays in the process group of the stand-in, which the supervisor kills as a whole, whatever happens to the owner.
-On Linux the kernel also kills it when the stand-in is killed alone. What ends one run early (a caller who has left, a stop
-string) kills that program and what it started, and nothing else.
-"""
+"""Runs the program once: its files, its output, how it ended, and an end that leaves nothing of it."""
 
 from __future__ import annotations
 
@@ -13,19 +8,19 @@ import queue
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from localllama._runtime.one_shot_flags import ProgramForm
 
 from .job import Job
 from .output import Counters, OutputReader, read_counters
+from .spawning import kill_with_children, spawn
 
 __all__ = ["CallerLeftError", "Outcome", "Program", "ProgramError", "Run"]
 
@@ -36,7 +31,6 @@ _SWITCHES = ("--no-escape", "-no-cnv", "--no-display-prompt", "--simple-io", "--
 _CHAT_SWITCHES = ("--no-escape", "--single-turn", "--simple-io", "--no-show-timings", "--no-warmup")
 # One slot; and the level at which the counts of tokens are said.
 _CHAT_VALUES = ("-np", "1", "-co", "off", "--reasoning-format", "none", "-lv", "3")
-_PR_SET_PDEATHSIG = 1
 # The new llama-cli takes "/read FILE" at the start for a command and cuts newlines at the end, and then applies a chat
 # template. So the rendered prompt stands between two guards, and the template is one that takes them off.
 _GUARD = "="
@@ -87,10 +81,14 @@ class Outcome:
     Attributes:
         is_ended_by_model: The model ended it; else a limit did.
         counters: The program's own.
+        has_end: The output ended as that of this program does.
+        rest: What may be the end of the text, or of the program's own words, where it did not.
     """
 
     is_ended_by_model: bool
     counters: Counters
+    has_end: bool = True
+    rest: str = ""
 
 
 class _Log:
@@ -133,9 +131,9 @@ class Run:
         self._events: queue.Queue[tuple[str, bytes]] = queue.Queue(maxsize=256)
         self._log = _Log()
         try:
-            self._process = _spawn(arguments)
+            self._process = spawn(arguments)
         except OSError as error:
-            raise _cannot_spawn(arguments[0], error) from error
+            raise _cannot_spawn(error) from error
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._threads = [
@@ -158,7 +156,7 @@ class Run:
             if kind == "left":
                 raise CallerLeftError
             text = self._reader.feed(data, is_last=kind == "end")
-            if text and not self._reader.error:
+            if text:
                 yield text
             if kind == "end":
                 return
@@ -182,7 +180,7 @@ class Run:
             raise ProgramError(f"failed: {error}", exit_code=status, stderr=f"{log}\n{error}\n")
         if status != 0 or _CANCELLED in log:
             raise _failure(status, log)
-        return Outcome(self._reader.is_ended_by_model, counters)
+        return Outcome(self._reader.is_ended_by_model, counters, self._reader.has_end, self._reader.rest)
 
     def stderr(self) -> str:
         """What the program said so far."""
@@ -223,6 +221,10 @@ class Program:
         flags: What it lists.
         settings: Flags of every run: the model, the window, threads and so on.
         directory: Private, for files.
+
+    Attributes:
+        flags: As given.
+        tells_counters: Whether it has been seen to print its counters, which are its last words.
     """
 
     def __init__(
@@ -238,6 +240,17 @@ class Program:
         self._settings = settings
         self._directory = directory
         self.flags = flags
+        self.tells_counters = False
+
+    def is_whole(self, outcome: Outcome) -> bool:
+        """Whether all of the output came.
+
+        llama.cpp prints from a thread of its own and does not wait for it at the end (issue 22142), so a program that
+        ends quickly on a busy machine may lose its last words, and the answer with them. The counters come last of all.
+        """
+        if self.is_chat_client:
+            return outcome.has_end
+        return outcome.is_ended_by_model or outcome.counters.prompt_tokens is not None or not self.tells_counters
 
     @property
     def name(self) -> str:
@@ -297,57 +310,8 @@ def _echo(prompt: str) -> str:
     return f"\n> {data[:_ECHO_BYTES].decode(errors='replace')} ... (truncated)\n"
 
 
-def kill_with_children(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for a program and all that it started; a wrapper script is a program too."""
-    import psutil
-
-    children = []
-    with contextlib.suppress(psutil.Error):
-        ours = psutil.Process(process.pid)
-        with contextlib.suppress(psutil.Error):
-            ours.suspend()  # so that it starts nothing while we look
-        children = ours.children(recursive=True)
-    with contextlib.suppress(OSError):
-        process.kill()
-    for child in children:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-
-
-def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
-    options: dict[str, Any] = {"preexec_fn": _tie_to_us} if sys.platform == "linux" else {}
-    return subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        **options,
-    )
-
-
-def _load_prctl() -> Callable[..., int] | None:
-    import ctypes
-
-    try:
-        prctl: Callable[..., int] = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):
-        return None
-    return prctl
-
-
-# Loaded once, before there are threads: what runs between fork and exec may take no lock.
-_prctl = _load_prctl() if sys.platform == "linux" else None
-
-
-def _tie_to_us() -> None:
-    # It is sent when the thread ends that forked, which here waits for the program.
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _cannot_spawn(program: str, error: OSError) -> ProgramError:
-    message = f"{program} could not be started: {error.strerror or error}"
+def _cannot_spawn(error: OSError) -> ProgramError:
+    message = f"could not be started: {error.strerror or error}"
     if isinstance(error, FileNotFoundError):
         return ProgramError(message, exit_code=127, reason="missing")
     if isinstance(error, PermissionError):

@@ -15,7 +15,7 @@ from localllama._runtime.one_shot_flags import form_of_help
 from localllama._runtime.probe import listed_flags
 from localllama.errors import LocalLlamaError
 
-from .answering import ProgramAnswering
+from .answering import MOST_RUNS, ProgramAnswering
 from .endpoints import error_object
 from .job import Job
 from .listening import StandInServer, listen
@@ -65,14 +65,7 @@ def _prepare(server: StandInServer, options: Options) -> None:
     server.describe = lambda error: error_object(
         error, command, lambda code, number: f"{command} {exit_words(code, number)}"
     )
-    n_predict = next(flag for flag in ("--predict", "--n-predict", "-n") if flag in flags)
-    run = program.run(Job(_TRIAL, (n_predict, "1")))
-    try:
-        for _ in run.texts():
-            pass
-        run.outcome()
-    finally:
-        run.stop()
+    _try_out(program)
     vocabulary = read_vocabulary(options.model)
     template = options.template if options.template is not None else vocabulary.chat_template
     server.answering = ProgramAnswering(
@@ -84,6 +77,20 @@ def _prepare(server: StandInServer, options: Options) -> None:
         parallel=options.parallel,
         adds_bos=vocabulary.adds_bos,
     )
+
+
+def _try_out(program: Program) -> None:
+    n_predict = next(flag for flag in ("--predict", "--n-predict", "-n") if flag in program.flags)
+    for _ in range(MOST_RUNS):
+        run = program.run(Job(_TRIAL, (n_predict, "1")))
+        try:
+            for _ in run.texts():
+                pass
+            program.tells_counters = run.outcome().counters.prompt_tokens is not None
+        finally:
+            run.stop()
+        if program.tells_counters or program.is_chat_client:
+            return
 
 
 def _window(flags: frozenset[str], options: Options) -> tuple[str, str]:

@@ -20,7 +20,7 @@ TEXTS = [
 
 def read(reader: OutputReader, data: bytes, step: int) -> str:
     text = "".join(reader.feed(data[i : i + step]) for i in range(0, len(data), step))
-    return text + reader.feed(b"", is_last=True)
+    return text + reader.feed(b"", is_last=True) + reader.rest
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
