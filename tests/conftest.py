@@ -7,12 +7,25 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 from filelock import FileLock
 
 from support.micro_model import build_micro_model
 from support.waiting import wait_until
+
+# The same examples in every run; LOCALLLAMA_TEST_EXAMPLES=1000 looks for others, by chance.
+_EXAMPLES = os.environ.get("LOCALLLAMA_TEST_EXAMPLES")
+hypothesis.settings.register_profile(
+    "localllama",
+    deadline=None,  # a busy machine is no fault
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    database=None,
+    derandomize=_EXAMPLES is None,
+    max_examples=int(_EXAMPLES or 100),
+)
+hypothesis.settings.load_profile("localllama")
 
 _FOREIGN_PREFIXES = ("LLAMA_", "LOCALLLAMA_", "GGML_", "LANGCHAIN_", "LANGSMITH_", "LC_")
 
