@@ -1,0 +1,258 @@
+"""Programs that misbehave: right text or the right error, on a stand-in for `llama-completion`."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.one_shot.conftest import settings_for
+from localllama import (
+    ChatRequest,
+    ConfigurationError,
+    LocalLlamaClient,
+    LocalLlamaError,
+    LocalLlamaWarning,
+    Message,
+    ProgramFailedError,
+    ProgramMissingError,
+    ProgramNotExecutableError,
+    RequestTimeoutError,
+    RuntimeBrokenError,
+    RuntimeNotFoundError,
+    TimeoutSettings,
+)
+from localllama._runtime import resolve
+from support.one_shot_program import make_one_shot_program
+from support.waiting import wait_until
+
+HELLO = ChatRequest((Message("user", "Hi"),))
+MakeClient = Callable[..., LocalLlamaClient]
+
+
+@pytest.fixture
+def client_of(micro_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> MakeClient:
+    """A client of a program with the given body."""
+
+    def make(body: str, **changes: object) -> LocalLlamaClient:
+        program = make_one_shot_program(tmp_path, body)
+        return LocalLlamaClient(settings_for(micro_model, program, request.node.name, **changes))
+
+    return make
+
+
+@pytest.fixture
+def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is all of PATH; nothing else is installed."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setattr(resolve, "_PREFIXES", ())
+    monkeypatch.setattr(resolve, "_library_directory", lambda: None)
+    monkeypatch.setenv("PATH", str(directory))
+    return directory
+
+
+def test_exit_code_and_all_of_ten_megabytes_of_log(client_of: MakeClient) -> None:
+    body = "sys.stderr.write('first line\\n' + 'x' * 79 + ('\\n' + 'y' * 79) * 125000 + '\\nlast line\\n')\nsys.exit(3)"
+    with client_of(body) as client, pytest.raises(ProgramFailedError, match="exited with code 3") as caught:
+        client.chat(HELLO)
+    error = caught.value
+    assert error.exit_code == 3
+    assert len(error.stderr) > 10_000_000
+    assert error.stderr.startswith("first line\n")
+    assert error.stderr.endswith("last line\n")
+    assert len(str(error)) < 5000
+    assert "last line" in str(error)
+    assert error.command.endswith("llama-completion")
+
+
+def test_more_log_than_is_kept(client_of: MakeClient) -> None:
+    body = "sys.stderr.write('first\\n')\nfor _ in range(40): sys.stderr.write('z' * (1 << 20))\nsys.stderr.write('last')\nsys.exit(4)"
+    with client_of(body) as client:
+        with pytest.raises(ProgramFailedError) as caught:
+            client.chat(HELLO)
+        pid = client.server_pid
+        assert pid is not None
+        assert psutil.Process(pid).memory_info().rss < 200 << 20
+    assert caught.value.stderr.startswith("first")
+    assert caught.value.stderr.endswith("last")
+    assert 16_000_000 < len(caught.value.stderr) < 17_000_000
+    assert "bytes left out" in caught.value.stderr
+
+
+def test_failure_after_text_keeps_the_text(client_of: MakeClient) -> None:
+    with client_of("out.write(b'some text and'); out.flush()\nprint('broken', file=sys.stderr)\nsys.exit(3)") as client:
+        stream = client.stream_chat(HELLO)
+        assert next(stream).text == "some text and"
+        with pytest.raises(ProgramFailedError, match="broken") as caught:
+            for _ in stream:
+                continue
+        assert stream.result().text == "some text and"
+    assert caught.value.exit_code == 3
+
+
+def test_a_signal(client_of: MakeClient) -> None:
+    with client_of("os.kill(os.getpid(), signal.SIGSEGV)") as client:
+        with pytest.raises(ProgramFailedError, match="SIGSEGV") as caught:
+            client.chat(HELLO)
+    assert (caught.value.exit_code, caught.value.signal_number) == (None, 11)
+
+
+def test_half_a_character(client_of: MakeClient) -> None:
+    with client_of("out.write('abc€'.encode()[:-1] + b'\\n\\n')") as client:
+        assert client.chat(HELLO).text == "abc\ufffd"
+
+
+def test_characters_in_pieces(client_of: MakeClient) -> None:
+    body = "for byte in 'Grüße 🎉'.encode():\n    out.write(bytes([byte])); out.flush(); time.sleep(0.002)\nout.write(b' [end of text]\\n\\n\\n')"
+    with client_of(body) as client:
+        result = client.chat(HELLO)
+    assert (result.text, result.finish_reason) == ("Grüße 🎉", "stop")
+    assert result.usage is not None
+    assert result.usage.is_estimated, "this program counts nothing"
+
+
+def test_success_without_text_is_an_empty_answer_and_a_warning(client_of: MakeClient) -> None:
+    with client_of("out.write(b' [end of text]\\n\\n\\n')") as client:
+        with pytest.warns(LocalLlamaWarning, match="wrote no text"):
+            result = client.chat(HELLO)
+    assert (result.text, result.finish_reason) == ("", "stop")
+
+
+def test_a_program_that_hangs_meets_the_limit_and_is_gone(client_of: MakeClient) -> None:
+    with client_of("os.system('sleep 1000')") as client:
+        client.start()
+        with pytest.raises(RequestTimeoutError, match="first_token_seconds"):
+            client.chat(HELLO, timeouts=TimeoutSettings(first_token_seconds=0.5))
+        server = psutil.Process(client.server_pid)
+        wait_until(lambda: not server.children(recursive=True), what="the end of the program and of what it started")
+        assert client.is_running
+
+
+def test_calls_beyond_parallel_wait_for_their_turn(client_of: MakeClient) -> None:
+    with client_of("out.write(b'a'); out.flush(); time.sleep(1000)") as client:
+        first = client.stream_chat(HELLO)
+        assert next(first).text == "a"
+        with pytest.raises(RequestTimeoutError):
+            client.chat(HELLO, timeouts=TimeoutSettings(first_token_seconds=0.3))
+        assert len(psutil.Process(client.server_pid).children()) == 1
+        first.close()
+        assert next(client.stream_chat(HELLO)).text == "a"
+
+
+def test_lost_output_is_written_once_more(micro_model: Path, tmp_path: Path) -> None:
+    """As llama-completion b11434 does on a busy machine: it ends before its thread for printing has printed."""
+    counters = (
+        "x: prompt eval time =     1.00 ms /     4 tokens\\nx:        eval time =     1.00 ms /     2 runs\\n"
+        "x:    samplers time = 1.0 ms /     7 tokens\\n"
+    )
+    marker = tmp_path / "runs"
+    body = f"""
+n = int(open({str(marker)!r}).read() or 0) if os.path.exists({str(marker)!r}) else 0
+open({str(marker)!r}, "w").write(str(n + 1))
+if is_trial or n == 3:
+    out.write(b"one two three\\n\\n")
+    sys.stderr.write("{counters}")
+elif n == 1:
+    out.write(b"one tw")
+elif n == 2:
+    out.write(b"one two [end")
+"""
+    program = make_one_shot_program(tmp_path, body, fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, program, "lost")) as client:
+        result = client.chat(HELLO)
+    assert result.text == "one two three"
+    assert result.usage is not None
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (4, 3)
+    assert marker.read_text() == "4"
+
+
+def test_a_directory_and_a_file_that_is_no_program(micro_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "llama-completion").mkdir()
+    with LocalLlamaClient(settings_for(micro_model, tmp_path / "llama-completion", "x")) as client:
+        with pytest.raises(ConfigurationError, match="is a directory"):
+            client.start()
+    plain = tmp_path / "llama-cli"
+    plain.write_text("no program")
+    with LocalLlamaClient(settings_for(micro_model, plain, "y")) as client:
+        with pytest.raises(ProgramNotExecutableError) as caught:
+            client.start()
+    assert isinstance(caught.value, PermissionError)
+
+
+def test_a_program_that_is_not_there(micro_model: Path, only_here: Path) -> None:
+    with LocalLlamaClient(settings_for(micro_model, only_here / "llama-completion", "x")) as client:
+        with pytest.raises(ProgramMissingError) as caught:
+            client.start()
+    assert isinstance(caught.value, FileNotFoundError)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "y")) as client:
+        with pytest.raises(RuntimeNotFoundError) as not_found:
+            client.start()
+    assert isinstance(not_found.value, FileNotFoundError)
+
+
+def test_a_program_that_vanishes_between_two_calls(client_of: MakeClient, tmp_path: Path) -> None:
+    with client_of("out.write(b'a\\n\\n')") as client:
+        assert client.chat(HELLO).text == "a"
+        (tmp_path / "llama-completion").chmod(0o644)
+        with pytest.raises(PermissionError) as forbidden:
+            client.chat(HELLO)
+        (tmp_path / "llama-completion").unlink()
+        with pytest.raises(FileNotFoundError) as missing:
+            client.chat(HELLO)
+    assert isinstance(forbidden.value, LocalLlamaError)
+    assert isinstance(missing.value, LocalLlamaError)
+
+
+def test_another_architecture(micro_model: Path, only_here: Path) -> None:
+    program = only_here / "llama-completion"
+    header = bytearray(Path(os.path.realpath("/proc/self/exe")).read_bytes()[:4096])
+    header[18:20] = (0x08).to_bytes(2, "little")  # MIPS
+    program.write_bytes(header)
+    program.chmod(0o755)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.raises(RuntimeBrokenError, match=re.escape(str(program))):
+            client.start()
+
+
+def test_illegal_instructions_after_the_version_lead_to_the_next_program(micro_model: Path, only_here: Path) -> None:
+    broken = make_one_shot_program(only_here, "os.kill(os.getpid(), signal.SIGILL)", fails_trial=True)
+    make_one_shot_program(only_here, "out.write(b'works\\n\\n')", name="llama-cli")
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.warns(LocalLlamaWarning) as warned:
+            assert client.chat(HELLO).text == "works"
+    assert len(warned) == 1
+    assert str(broken) in str(warned[0].message)
+    assert "illegal instruction" in str(warned[0].message)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "y")) as client:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert client.chat(HELLO).text == "works", "it has been said once"
+
+
+def test_where_there_is_no_server_the_user_is_told_once(micro_model: Path, only_here: Path) -> None:
+    make_one_shot_program(only_here, "out.write(b'works\\n\\n')")
+    with LocalLlamaClient(settings_for(micro_model, "auto", "x")) as client:
+        with pytest.warns(LocalLlamaWarning, match="No llama.cpp server works here") as warned:
+            assert [client.chat(HELLO).text for _ in range(2)] == ["works", "works"]
+    assert len(warned) == 1
+
+
+def test_a_multi_call_program(micro_model: Path, only_here: Path) -> None:
+    make_one_shot_program(only_here, "out.write(b'works\\n\\n')", name="impl")
+    program = only_here / "llama"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = completion ] && shift && exec {only_here}/impl "$@"\n'
+        '[ "$1" = serve ] && { echo "-m, --model F"; echo "--host H"; echo "--port P"; echo "-c, --ctx-size N"; exit 0; }\nexit 1\n'
+    )
+    program.chmod(0o755)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        assert client.chat(HELLO).text == "works"
+        running = client._connection.running()
+        assert running is not None
+        assert running.runtime.origin == f"{program} completion"
