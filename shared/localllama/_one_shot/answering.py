@@ -211,7 +211,7 @@ class _ProgramAnswer:
     def _texts(self) -> Iterator[str]:
         """The pieces of the answer. What the program lost of it, it writes once more, since the seed is the same."""
         given = ""
-        for _ in range(MOST_RUNS):
+        for n_left in reversed(range(MOST_RUNS)):
             text = ""
             run = self._started()
             for piece in run.texts():
@@ -219,7 +219,13 @@ class _ProgramAnswer:
                 fresh, given = _beyond(text, given)
                 if fresh:
                     yield fresh
-            self._outcome = run.outcome()
+            try:
+                self._outcome = run.outcome()
+            except ProgramError as error:
+                if given or not n_left or not error.is_unexplained:
+                    raise
+                self.close()
+                continue
             if self._program.is_whole(self._outcome):
                 fresh, given = _beyond(text + self._outcome.rest, given)
                 if fresh:

@@ -37,6 +37,7 @@ _GUARD = "="
 _RAW_TEMPLATE = '{{ messages[0]["content"][1:-1] }}'
 _ECHO_BYTES = 500
 _CANCELLED = "cancel task, id_task"  # what the new llama-cli says when somebody sent it SIGINT
+_EXPLAINED = re.compile(r"^\S+ E |error", re.IGNORECASE | re.MULTILINE)
 _TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
 _TOO_LONG_CLI = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
@@ -72,6 +73,11 @@ class ProgramError(Exception):
         self.stderr = stderr
         self.reason = reason
         self.counts = counts
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether llama.cpp gave up and its reason is lost; see `Program.is_whole`."""
+        return self.exit_code == 1 and self.reason == "failed" and not _EXPLAINED.search(self.stderr)
 
 
 @dataclass(frozen=True)
@@ -299,7 +305,8 @@ class Program:
             wanted: tuple[str, ...] = _CHAT_SWITCHES
         else:
             wanted = _SWITCHES
-        return [*arguments, *(flag for flag in wanted if flag in self.flags), *more_flags]
+        wanted = tuple(flag for flag in wanted if flag in self.flags and flag not in self._settings)
+        return [*arguments, *wanted, *more_flags]
 
 
 def _echo(prompt: str) -> str:

@@ -1,0 +1,65 @@
+"""LlamaIndex on programs that answer once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from llama_index.core import PromptTemplate
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel
+
+from llamaindex_localllama import LocalLlama
+from localllama._runtime import resolve
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(loopback port without a key|No llama.cpp server works)")
+
+
+class Animal(BaseModel):
+    """An animal."""
+
+    name: Literal["cat", "dog"]
+    legs: Literal[2, 4]
+
+
+def weather(city: Literal["Paris", "Rome"]) -> str:
+    """The weather of a city."""
+    return f"sunny in {city}"
+
+
+@pytest.fixture(params=["llama-completion", "llama-cli"])
+def llm(
+    request: pytest.FixtureRequest,
+    llama_bin: Path,
+    smollm2_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[LocalLlama]:
+    (tmp_path / str(request.param)).symlink_to(llama_bin / str(request.param))
+    monkeypatch.setattr(resolve, "_PREFIXES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with LocalLlama(
+        model=str(smollm2_model), runtime="one-shot", n_ctx=1024, n_threads=1, temperature=0, max_tokens=32
+    ) as llm:
+        yield llm
+
+
+def test_structured_predict_tools_and_streams(llm: LocalLlama) -> None:
+    animal = llm.structured_predict(Animal, PromptTemplate("Which animal says {sound}?"), sound="woof")
+    assert isinstance(animal, Animal)
+    answer = llm.chat_with_tools([FunctionTool.from_defaults(weather)], user_msg="Sunny in Rome?", tool_required=True)
+    (call,) = llm.get_tool_calls_from_response(answer)
+    assert call.tool_name == "weather"
+    assert call.tool_kwargs["city"] in ("Paris", "Rome")
+    pieces = [piece.delta for piece in llm.stream_chat([ChatMessage("Count to three.")])]
+    assert len(pieces) > 2
+    assert "".join(piece or "" for piece in pieces) == llm.chat([ChatMessage("Count to three.")]).message.content
+    assert llm.complete("The capital of France is").text
+
+
+async def test_async(llm: LocalLlama) -> None:
+    answer = await llm.achat([ChatMessage("Say yes.")])
+    assert answer.message.content
