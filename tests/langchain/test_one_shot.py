@@ -89,7 +89,7 @@ def test_streams_chains_and_async(llm: ChatLocalLlama) -> None:
     async def later() -> None:
         assert (await llm.ainvoke(question)).content == whole.content
         task = asyncio.ensure_future(llm.ainvoke(question, max_tokens=900, extra_body={"ignore_eos": True}))
-        started = await asyncio.to_thread(lambda: wait_until(lambda: _programs(), seconds=20, what="the program"))
+        started = await asyncio.to_thread(lambda: wait_until(_programs, seconds=20, what="the program"))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
