@@ -139,8 +139,8 @@ def context(settings: Settings, text: str) -> None:
     """The size of the context."""
     settings.params.n_ctx = read_integer(text)
     if settings.params.n_ctx == 0:
-        # As llama-server: "all that the model was trained for" is not to be shrunk by --fit.
-        settings.params.fit_params_min_ctx = 2**32 - 1
+        # As llama-server: "all that the model was trained for" is not to be shrunk by --fit. The library takes no more.
+        settings.params.fit_params_min_ctx = 2**31 - 1
 
 
 def hosts(settings: Settings, text: str) -> None:
