@@ -1,0 +1,144 @@
+"""What there is of llama.cpp on this machine, for people: every place looked at, and what each program says of itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from localllama.errors import LocalLlamaError, RuntimeNotFoundError
+
+from .environment import without_llama_variables
+from .probe import runtime_version, supported_flags
+from .resolve import candidate_runtimes
+from .runtime import Runtime
+
+__all__ = ["FEATURES", "RuntimeReport", "RuntimeState", "report_runtimes"]
+
+_TIMEOUT_SECONDS = 20.0
+FEATURES: dict[str, tuple[str, ...]] = {
+    "images": ("--mmproj",),
+    "speculative decoding": ("--model-draft", "-md"),
+    "saved slots": ("--slot-save-path",),
+    "keys in a file": ("--api-key-file",),
+    "limits on thinking": ("--reasoning-budget",),
+}
+"""Features by the flags that tell of them; a version number would not."""
+_LIBRARY_DEVICES = """
+import sys
+sys.path.append(sys.argv[1])
+import xllamacpp
+for device in xllamacpp.get_device_info():
+    if "CPU" not in str(device["type"]):
+        print(f"{device['name']}: {device['description']}")
+"""
+_DEVICE = re.compile(r"^\s+(\w+): (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RuntimeState:
+    """One program.
+
+    Attributes:
+        origin: Its name for people.
+        kind: Such as "llama-server" or "embedded".
+        command: How it is started.
+        version: What it says of its version; a hint only.
+        features: Of `FEATURES`, those that it has.
+        devices: What `--list-devices` names beside the processor.
+        fault: Why it cannot be used; None if it answers. Only loading a model proves more.
+        verdict: Why it is taken, or passed over.
+    """
+
+    origin: str
+    kind: str
+    command: tuple[str, ...]
+    version: str | None = None
+    features: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    fault: str | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class RuntimeReport:
+    """The whole ladder.
+
+    Attributes:
+        places: A line for each place looked at, with what was found there.
+        runtimes: In the order in which they are tried.
+    """
+
+    places: tuple[str, ...]
+    runtimes: tuple[RuntimeState, ...]
+
+
+def report_runtimes(choice: str, environ: Mapping[str, str]) -> RuntimeReport:
+    """Look at every rung and ask each program what it is. No model is loaded.
+
+    Raises:
+        ConfigurationError: `choice`, or LOCALLLAMA_RUNTIME, names a program that is not there.
+    """
+    try:
+        candidates = candidate_runtimes(choice, environ)
+    except RuntimeNotFoundError as error:
+        return RuntimeReport(tuple(error.places), ())
+    states: list[RuntimeState] = []
+    for runtime in candidates.runtimes:
+        state = _state(runtime, environ)
+        taken = next((earlier for earlier in states if earlier.fault is None), None)
+        states.append(replace(state, verdict=_verdict(state, taken)))
+    return RuntimeReport(candidates.report, tuple(states))
+
+
+def _verdict(state: RuntimeState, taken: RuntimeState | None) -> str:
+    if state.fault is not None:
+        return "passed over: it does not answer here"
+    if taken is None:
+        return "taken: the first in the order that answers here"
+    return f"only if {taken.origin} does not load the model"
+
+
+def _state(runtime: Runtime, environ: Mapping[str, str]) -> RuntimeState:
+    known = {"origin": runtime.origin, "kind": runtime.kind, "command": runtime.command}
+    try:
+        flags = supported_flags(runtime)
+    except LocalLlamaError as error:
+        return RuntimeState(**known, fault=error.message)  # type: ignore[arg-type]
+    return RuntimeState(
+        **known,  # type: ignore[arg-type]
+        version=None if runtime.kind == "embedded" else runtime_version(runtime),
+        features=tuple(name for name, spellings in FEATURES.items() if flags.intersection(spellings)),
+        devices=_devices(runtime, flags, environ),
+    )
+
+
+def _devices(runtime: Runtime, flags: frozenset[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    command = _question_of_devices(runtime, flags)
+    if command is None:
+        return ()
+    try:
+        answer = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if runtime.kind == "embedded" else subprocess.STDOUT,
+            env=without_llama_variables(environ),
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    if runtime.kind == "embedded":
+        return tuple(answer.stdout.decode("utf-8", "replace").splitlines()) if answer.returncode == 0 else ()
+    listed = answer.stdout.decode("utf-8", "replace").partition("Available devices:")[2]
+    return tuple(f"{name}: {what.strip()}" for name, what in _DEVICE.findall(listed))
+
+
+def _question_of_devices(runtime: Runtime, flags: frozenset[str]) -> list[str] | None:
+    if runtime.kind == "embedded":
+        *_, library = runtime.command
+        return [*runtime.command[:3], "-c", _LIBRARY_DEVICES, library]
+    program = runtime.program or runtime.command
+    return [*program, "--list-devices"] if runtime.program or "--list-devices" in flags else None

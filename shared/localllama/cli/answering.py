@@ -1,0 +1,231 @@
+"""`ask` one question, or `chat`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from localllama.client import LocalLlamaClient
+from localllama.errors import ConfigurationError, LocalLlamaError
+from localllama.settings import SamplingSettings, ServerSettings
+from localllama.types import ChatRequest, ChatResult, Message
+
+from ._defaults import chosen_model
+from ._errors import show
+from ._screen import errors, print_json, starting
+
+__all__ = ["ask", "chat", "make_client"]
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="A model reference; default: that of `models use`.")
+]
+RuntimeOption = Annotated[str, typer.Option(help='Which llama.cpp: "auto", or one rung, or the path of a program.')]
+ContextOption = Annotated[int | None, typer.Option("--n-ctx", help="The context window, in tokens.", min=1)]
+TemperatureOption = Annotated[float | None, typer.Option(help="0 always takes the likeliest token.", min=0.0)]
+TokensOption = Annotated[int | None, typer.Option("--max-tokens", help="End the answer after so many.", min=1)]
+SystemOption = Annotated[str | None, typer.Option(help="What the model is told before everything else.")]
+
+_CHAT_HELP = (
+    "/reset forgets the conversation, /save FILE writes it as JSON, /exit or Ctrl-D ends; Ctrl-C stops an answer."
+)
+
+
+def make_client(
+    model: str | None,
+    runtime: str = "auto",
+    n_ctx: int | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+) -> LocalLlamaClient:
+    """A client for the chosen model; nothing is started."""
+    reference, _ = chosen_model(model)
+    sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+    return LocalLlamaClient(
+        ServerSettings(model=reference, runtime=runtime, n_ctx=n_ctx),
+        sampling=SamplingSettings(**{name: value for name, value in sampling.items() if value is not None}),
+    )
+
+
+def ask(
+    question: Annotated[str | None, typer.Argument(help="What to ask; what --file gives is put below it.")] = None,
+    model: ModelOption = None,
+    system: SystemOption = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", help='A text to ask about; "-" is standard input.')
+    ] = None,
+    schema: Annotated[Path | None, typer.Option(help="A file with a JSON Schema that the answer must have.")] = None,
+    runtime: RuntimeOption = "auto",
+    n_ctx: ContextOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: TokensOption = None,
+    is_json: Annotated[bool, typer.Option("--json", help="The answer with usage and timings, as JSON.")] = False,
+) -> None:
+    """Ask one question; the answer is streamed to standard output."""
+    prompt = "\n\n".join(part for part in (question, _read_text(file)) if part)
+    if not prompt:
+        raise ConfigurationError("There is no question.", hint='Give one: localllama ask "Why is the sky blue?"')
+    messages = (*((Message("system", system),) if system else ()), Message("user", prompt))
+    request = ChatRequest(messages, response_format=_read_schema(schema))
+    with make_client(model, runtime, n_ctx, temperature, max_tokens) as client:
+        with starting() as progress:
+            client.start(progress)
+        if is_json:
+            result = client.chat(request)
+            print_json(_as_json(result))
+            return
+        if schema is not None:
+            sys.stdout.write(client.chat(request).text + "\n")
+            return
+        _streamed(client, request)
+
+
+def _read_text(file: str | None) -> str | None:
+    if file is None:
+        return None
+    if file == "-":
+        return sys.stdin.read()
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--file {file!r} cannot be read: {error}") from error
+
+
+def _read_schema(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--schema {str(path)!r} cannot be read: {error}") from error
+    if not isinstance(schema, dict):
+        raise ConfigurationError(f"--schema {str(path)!r} is not a JSON object.", hint="A schema begins with '{'.")
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def _as_json(result: ChatResult) -> dict[str, Any]:
+    return {
+        "text": result.text,
+        "reasoning": result.reasoning or None,
+        "finish_reason": result.finish_reason,
+        "model": result.model,
+        "usage": vars(result.usage) if result.usage else None,
+        "timings": vars(result.timings) if result.timings else None,
+    }
+
+
+def _streamed(client: LocalLlamaClient, request: ChatRequest) -> ChatResult:
+    is_thinking = False
+    with client.stream_chat(request) as stream:
+        for chunk in stream:
+            if chunk.reasoning:
+                is_thinking = True
+                errors().print(chunk.reasoning, end="", style="dim", markup=False, highlight=False)
+            if chunk.text:
+                if is_thinking:
+                    is_thinking = False
+                    errors().print()
+                sys.stdout.write(chunk.text)
+                sys.stdout.flush()
+        result = stream.result()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    if result.finish_reason == "length":
+        errors().print("(cut off: the limit of tokens was reached)", style="dim")
+    return result
+
+
+# -- chat -----------------------------------------------------------------------------------------------------------
+
+
+def chat(
+    model: ModelOption = None,
+    system: SystemOption = None,
+    runtime: RuntimeOption = "auto",
+    n_ctx: ContextOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: TokensOption = None,
+) -> None:
+    """Talk to a model; it remembers the conversation."""
+    with make_client(model, runtime, n_ctx, temperature, max_tokens) as client:
+        with starting() as progress:
+            client.start(progress)
+        errors().print(f"{client.settings.model}. {_CHAT_HELP}", style="dim", markup=False, highlight=False)
+        _Conversation(client, system).run()
+
+
+class _Conversation:
+    def __init__(self, client: LocalLlamaClient, system: str | None) -> None:
+        self._client = client
+        self._begin = [Message("system", system)] if system else []
+        self._turns = list(self._begin)
+
+    def run(self) -> None:
+        _load_line_editing()
+        while True:
+            try:
+                line = input("> " if sys.stdin.isatty() else "").strip()
+            except EOFError:
+                errors().print()
+                return
+            except KeyboardInterrupt:
+                errors().print("\n(/exit or Ctrl-D ends)", style="dim")
+                continue
+            if line in ("/exit", "/quit"):
+                return
+            if line.startswith("/"):
+                self._command(line)
+            elif line:
+                self._answer(line)
+
+    def _command(self, line: str) -> None:
+        name, _, argument = line.partition(" ")
+        if name == "/reset":
+            self._turns = list(self._begin)
+            errors().print("(forgotten)", style="dim")
+        elif name == "/save":
+            self._save(argument.strip() or "chat.json")
+        else:
+            errors().print(_CHAT_HELP, style="dim", markup=False, highlight=False)
+
+    def _save(self, name: str) -> None:
+        turns = [{"role": turn.role, "content": turn.content} for turn in self._turns]
+        try:
+            Path(name).expanduser().write_text(json.dumps(turns, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            errors().print(f"{name} cannot be written: {error.strerror}", style="red", markup=False)
+            return
+        errors().print(f"(saved in {name})", style="dim", markup=False)
+
+    def _answer(self, line: str) -> None:
+        turns = [*self._turns, Message("user", line)]
+        with self._client.stream_chat(ChatRequest(tuple(turns))) as stream:
+            try:
+                for chunk in stream:
+                    sys.stdout.write(chunk.text or "")
+                    sys.stdout.flush()
+            except KeyboardInterrupt:
+                # The stream is closed below, which ends the generation on the server.
+                errors().print(" (stopped)", style="dim")
+            except LocalLlamaError as error:
+                show(error)
+                return
+            text = stream.result().text
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        self._turns = [*turns, Message("assistant", text)]
+
+
+def _load_line_editing() -> None:
+    if not sys.stdin.isatty():
+        return
+    # Ctrl-C is a KeyboardInterrupt here, whatever the shell that started us has done to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        import readline  # noqa: F401  # `input` has history and editing with it
+    except ImportError:
+        return

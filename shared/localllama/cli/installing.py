@@ -1,0 +1,111 @@
+"""`install`: bring llama.cpp onto this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from localllama._models.store import locate_model
+from localllama._runtime.install import Method, install_runtime, methods_for, planned_command
+from localllama.errors import ConfigurationError, LocalLlamaError
+
+from ._defaults import DEMO_MODEL, chosen_model
+from ._screen import errors, output
+
+__all__ = ["install"]
+
+
+def install(
+    method: Annotated[str, typer.Option(help="auto, brew, apt, dnf, pacman, zypper, winget or pip.")] = "auto",
+    is_agreed: Annotated[bool, typer.Option("--yes", "-y", help="Run the commands without asking.")] = False,
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="Show the commands and run none.")] = False,
+    allow_sudo: Annotated[bool, typer.Option("--sudo", help="Use sudo where root is needed.")] = False,
+) -> None:
+    """Install llama.cpp: Homebrew, else the system's package manager, else the wheel into this environment."""
+    methods = methods_for(method)
+    if is_dry:
+        _print_plan(methods, allow_sudo=allow_sudo)
+        return
+    if not is_agreed and not sys.stdin.isatty():
+        raise ConfigurationError(
+            "Nothing was installed: nobody can be asked here.", hint="Look with --dry-run, then add --yes."
+        )
+
+    def announce(chosen: Method, command: Sequence[str]) -> bool:
+        errors().print(f"[bold]{chosen.name}:[/]", end=" ")
+        errors().print(shlex.join(command), markup=False, highlight=False, soft_wrap=True)
+        return is_agreed or typer.confirm("Run it?", default=True, err=True)
+
+    attempts = install_runtime(
+        methods, os.environ, run=_run, ask=_ask, announce=announce, is_working=_fault_of_runtime, allow_sudo=allow_sudo
+    )
+    for attempt in attempts[:-1]:
+        errors().print(f"{attempt.method}: {attempt.detail}", style="dim", markup=False, highlight=False)
+    output().print(f"llama.cpp is installed by {attempts[-1].method}, and it has loaded a model.")
+
+
+def _print_plan(methods: Sequence[Method], *, allow_sudo: bool) -> None:
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    for method in methods:
+        command = planned_command(method, os.environ, allow_sudo=allow_sudo, is_root=is_root)
+        note = f"({method.program or 'pip'} is not on this machine)" if command is None else shlex.join(command)
+        output().print(f"{method.name:<8}{note}", markup=False, highlight=False)
+
+
+def _run(command: Sequence[str]) -> int:
+    # Its output goes where ours goes, so that whoever waits sees what is going on. It gets no input.
+    try:
+        return subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), check=False
+        ).returncode
+    except OSError as error:
+        errors().print(f"{command[0]}: {error.strerror or error}", style="red", markup=False)
+        return 126
+
+
+def _ask(command: Sequence[str]) -> int:
+    try:
+        return subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        ).returncode
+    except OSError:
+        return 126
+
+
+_CHECK = """
+import sys
+from localllama import ChatRequest, LocalLlamaClient, Message, SamplingSettings, ServerSettings
+with LocalLlamaClient(ServerSettings(model=sys.argv[1], n_threads=1), sampling=SamplingSettings(max_tokens=1)) as client:
+    client.chat(ChatRequest((Message("user", "Hello"),)))
+"""
+
+
+def _fault_of_runtime() -> str | None:
+    """Load a model with what there is now; in a new process, which sees a package that was installed a moment ago."""
+    with TemporaryDirectory() as place:
+        model = _model_for_check(Path(place))
+        answer = subprocess.run([sys.executable, "-c", _CHECK, model], capture_output=True, text=True, check=False)
+    if answer.returncode == 0:
+        return None
+    return answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "it does not load a model"
+
+
+def _model_for_check(place: Path) -> str:
+    for reference in (chosen_model(None)[0], DEMO_MODEL):
+        try:
+            path = locate_model(reference)
+        except LocalLlamaError:
+            continue
+        if path is not None:
+            return str(path)
+    from localllama._models.tiny import write_tiny_model
+
+    return str(write_tiny_model(place / "tiny.gguf"))

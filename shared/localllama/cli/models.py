@@ -1,0 +1,129 @@
+"""`localllama models`: what there is, what is here, fetch and remove."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from localllama._models.catalog import CATALOG
+from localllama._models.gguf import model_info
+from localllama._models.progress import FetchProgress
+from localllama._models.store import fetch_model, locate_model
+from localllama.errors import ModelCorruptError, ModelNotFoundError
+from localllama.types import StartProgress
+
+from ._defaults import chosen_model, set_default_model
+from ._screen import errors, output, print_json, shown_bytes, starting
+
+__all__ = ["app", "fetched"]
+
+app = typer.Typer(help="The models: list, fetch, look at, check, remove, choose.", no_args_is_help=True)
+
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help="A model reference, such as smollm2-135m.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list")
+def list_models(is_json: JsonOption = False) -> None:
+    """The catalog, with what is on this machine."""
+    here = {entry.name: locate_model(entry.name) for entry in CATALOG.values()}
+    if is_json:
+        print_json([{**asdict(entry), "path": here[entry.name]} for entry in CATALOG.values()])
+        return
+    default, _ = chosen_model(None)
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "name", "here", "size", "quant", "window", "licence", "what it is"):
+        table.add_column(title)
+    for entry in CATALOG.values():
+        mark = "*" if entry.name == default else ""
+        is_here = "yes" if here[entry.name] else "no"
+        facts = (shown_bytes(entry.size_bytes), entry.quantization, str(entry.n_ctx_train), entry.licence)
+        table.add_row(mark, entry.name, is_here, *facts, entry.description)
+    output().print(table)
+    output().print("Also: a path, owner/repo:QUANT on Hugging Face, pkg:package/file.gguf.", style="dim", markup=False)
+
+
+@app.command()
+def show(reference: Reference, is_json: JsonOption = False) -> None:
+    """What the header of a model's file says."""
+    info = model_info(str(_located(reference)), None)
+    values = {name: value for name, value in asdict(info).items() if name != "chat_template"}
+    values["has_chat_template"] = info.chat_template is not None
+    if is_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        shown = shown_bytes(value) if name == "size_bytes" else value
+        output().print(f"{name:<18} {shown}", markup=False, highlight=False)
+
+
+@app.command()
+def pull(reference: Reference) -> None:
+    """Fetch a model, if it is not here, and print its path."""
+    output().print(str(fetched(reference)), markup=False, highlight=False)
+
+
+@app.command()
+def where(reference: Reference) -> None:
+    """Print the path of a model's file."""
+    output().print(str(_located(reference)), markup=False, highlight=False)
+
+
+@app.command()
+def use(reference: Reference) -> None:
+    """Make a model the default; it is fetched if it is not here."""
+    fetched(reference)
+    path = set_default_model(reference)
+    errors().print(f"{reference} is the default now ({path}).", markup=False, highlight=False)
+
+
+@app.command()
+def verify(reference: Reference) -> None:
+    """Read a model's file once more: the pinned checksum where the catalog has one, the header and all sizes in any case."""
+    path = _located(reference)
+    model_info(str(path), None)
+    entry = CATALOG.get(reference)
+    if entry is None:
+        output().print(f"{path}: header and sizes are right; there is no checksum to compare with.", markup=False)
+        return
+    actual = _sha256(path)
+    if actual != entry.sha256:
+        raise ModelCorruptError(
+            f"{path} has the SHA-256 {actual}, expected {entry.sha256}.",
+            hint=f"Fetch it again: localllama models rm {reference}, then localllama models pull {reference}",
+        )
+    output().print(f"{path}: intact (SHA-256 {actual}).", markup=False, highlight=False)
+
+
+def fetched(reference: str) -> Path:
+    """The model's file; fetched, with a progress bar, if it is not here."""
+    with starting() as progress:
+
+        def report(step: FetchProgress) -> None:
+            detail = f"{step.reference}, {step.source}"
+            progress(StartProgress("fetching", 0.0, step.done_bytes, step.total_bytes, detail=detail))
+
+        return fetch_model(reference, report)
+
+
+def _located(reference: str) -> Path:
+    path = locate_model(reference)
+    if path is None:
+        raise ModelNotFoundError(
+            f"{reference} is not on this machine.", hint=f"Fetch it: localllama models pull {reference}"
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

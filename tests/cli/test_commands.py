@@ -1,0 +1,149 @@
+"""The commands as a user types them, with real servers on the micro model."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from localllama.cli import _errors
+
+
+def test_version(command) -> None:
+    from importlib.metadata import version
+
+    assert command("--version").out == f"localllama {version('localllama')}\n"
+
+
+def test_wrong_usage_is_2(command) -> None:
+    outcome = command("bogus")
+    assert outcome.code == 2
+    assert "No such command" in outcome.err
+
+
+@pytest.mark.parametrize("kind", _errors.EXIT_CODES)
+def test_each_kind_of_error_has_its_code_and_shows_its_hint(kind, capsys) -> None:
+    def fail() -> None:
+        raise kind("what happened [sic]", hint="do this")
+
+    assert _errors.guarded(fail) == _errors.EXIT_CODES[kind]
+    assert "what happened [sic]" in (err := capsys.readouterr().err)
+    assert "do this" in err
+
+
+def test_a_fault_of_our_own_is_no_traceback(capsys) -> None:
+    def fail() -> None:
+        raise RuntimeError("inner")
+
+    assert _errors.guarded(fail) == 70
+    err = capsys.readouterr().err
+    assert "RuntimeError: inner" in err
+    assert "Traceback" not in err
+
+
+def test_ask_answers_on_standard_output_alone(command, micro_model: Path) -> None:
+    outcome = command("ask", "Hello", "--model", str(micro_model), "--max-tokens", "5")
+    assert outcome.code == 0
+    assert outcome.out.strip()
+    assert "cut off" in outcome.err
+
+
+def test_ask_as_json(command, micro_model: Path) -> None:
+    outcome = command("ask", "Hello", "--model", str(micro_model), "--max-tokens", "5", "--json")
+    answer = json.loads(outcome.out)
+    assert answer["usage"]["completion_tokens"] == 5
+    assert answer["finish_reason"] == "length"
+
+
+def test_ask_by_schema_and_file(command, micro_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps({"enum": ["yes", "no"]}))
+    (tmp_path / "text.txt").write_text("Is it so?")
+    schema, text = str(tmp_path / "schema.json"), str(tmp_path / "text.txt")
+    outcome = command("ask", "--model", str(micro_model), "--file", text, "--schema", schema)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) in ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("ask",), 2, "no question"),
+        (("ask", "Hi", "--schema", "nowhere.json"), 2, "nowhere.json"),
+        (("ask", "Hi", "--model", "/nowhere/model.gguf"), 3, "/nowhere/model.gguf"),
+        (("ask", "Hi", "--runtime", "/nowhere/llama-server"), 2, "/nowhere/llama-server"),
+        (("models", "where", "no-such-model"), 3, "no-such-model"),
+    ],
+)
+def test_what_is_wrong_and_what_to_do(command, micro_model: Path, monkeypatch, arguments, code: int, word: str) -> None:
+    monkeypatch.setenv("LOCALLLAMA_MODEL", str(micro_model))
+    outcome = command(*arguments)
+    assert outcome.code == code
+    assert word in outcome.err
+    assert not outcome.out
+
+
+def test_which_model_is_meant(command, micro_model: Path, monkeypatch, own_configuration: Path) -> None:
+    from localllama.cli._defaults import chosen_model
+
+    assert chosen_model(None)[0] == "smollm2-135m"
+    assert command("models", "use", str(micro_model)).code == 0
+    assert chosen_model(None) == (str(micro_model), str(own_configuration))
+    monkeypatch.setenv("LOCALLLAMA_MODEL", "from-the-variable")
+    assert chosen_model(None)[0] == "from-the-variable"
+    assert chosen_model("from-the-option")[0] == "from-the-option"
+
+
+def test_a_damaged_configuration_is_named(command, own_configuration: Path) -> None:
+    own_configuration.parent.mkdir()
+    own_configuration.write_text("{")
+    outcome = command("ask", "Hi")
+    assert outcome.code == 2
+    assert str(own_configuration) in outcome.err
+
+
+def test_bench_gives_numbers(command, micro_model: Path) -> None:
+    arguments = ("bench", "--model", str(micro_model), "--rounds", "1", "--tokens", "8", "--prompt", "2", "--json")
+    values = json.loads(command(*arguments).out)
+    assert values["generated_tokens"] == 8
+    assert values["generated_tokens_per_second"] > 0
+    assert values["prompt_tokens_per_second"] > 0
+
+
+def test_models_show_where_verify(command, micro_model: Path) -> None:
+    assert command("models", "where", str(micro_model)).out.strip() == str(micro_model)
+    assert json.loads(command("models", "show", str(micro_model), "--json").out)["architecture"] == "llama"
+    assert "right" in command("models", "verify", str(micro_model)).out
+
+
+def test_no_escape_sequences_where_nobody_looks(command, micro_model: Path) -> None:
+    for arguments in (("models", "list"), ("runtime",), ("doctor", "--model", str(micro_model))):
+        outcome = command(*arguments)
+        assert "\x1b" not in outcome.out + outcome.err
+
+
+def test_the_missing_extra_is_named(monkeypatch, capsys) -> None:
+    import localllama.cli
+
+    monkeypatch.setattr(localllama.cli.importlib.util, "find_spec", lambda name: None if name == "rich" else object())
+    with pytest.raises(SystemExit) as ended:
+        localllama.cli.main()
+    assert ended.value.code == 2
+    assert "localllama[cli]" in capsys.readouterr().err
+
+
+def test_every_place_and_program_is_in_the_report(command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    broken = tmp_path / "llama-server"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    report = json.loads(command("runtime", "--json").out)
+    assert any(str(broken) in place for place in report["places"])
+    first, second = report["runtimes"][:2]
+    assert first["origin"] == str(broken)
+    assert "exit" in first["fault"]
+    assert first["verdict"].startswith("passed over")
+    assert second["kind"] == "embedded"
+    assert second["verdict"].startswith("taken")
+    assert os.fspath(tmp_path) not in second["origin"]
