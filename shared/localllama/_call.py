@@ -6,10 +6,11 @@ server yields an `Exchange`, is sent the decoded JSON, or has the server's error
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ._connection import Connection
 from ._protocol.adapt import adapt_messages
@@ -21,6 +22,7 @@ from ._protocol.schemas import GenerationBounds
 from ._protocol.stream import CompletionStreamParser, StreamParser
 from .errors import (
     APIStatusError,
+    ChatTemplateError,
     ClientClosedError,
     ConfigurationError,
     EndpointNotFoundError,
@@ -29,7 +31,7 @@ from .errors import (
     StreamInterruptedError,
 )
 from .settings import SamplingSettings, TimeoutSettings
-from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo
+from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, ToolSpec
 
 __all__ = [
     "Call",
@@ -39,6 +41,7 @@ __all__ = [
     "PlanForm",
     "Sending",
     "count_tokens",
+    "is_refusal_of_tools",
     "learn_server",
     "planned",
     "render_prompt",
@@ -52,6 +55,9 @@ Notes = dict[str, Any]
 """What was learned of one server; forgotten with it."""
 
 
+T = TypeVar("T")
+
+_REFUSED_TOOLS = "tools that the template breaks on"
 _CHARACTERS_PER_TOKEN = 5
 _STEP = 1000  # characters; limits that differ little share what was prepared
 
@@ -221,17 +227,32 @@ def planned(request: ChatRequest, notes: Notes, form: PlanForm | None = None) ->
         server = yield from learn_server(notes)
         form = form or PlanForm()
         schemas: PreparedSchemas = notes.setdefault("schemas", PreparedSchemas())
-        plan = plan_decoding(
-            request,
-            server,
-            schemas.form(_bounds(form, server), is_for_repair=form.is_for_repair),
-            is_enveloped=form.is_enveloped,
-            is_choice=form.is_choice,
-        )
+        prepared = schemas.form(_bounds(form, server), is_for_repair=form.is_for_repair)
+        ways = {"is_enveloped": form.is_enveloped, "is_choice": form.is_choice}
+        plan = plan_decoding(request, server, prepared, **ways)
+        if plan.request.tools and _key_of(plan.request.tools) in notes.get(_REFUSED_TOOLS, ()):
+            server = replace(server, template=replace(server.template, supports_tools=False))
+            plan = plan_decoding(request, server, prepared, **ways)
     messages = yield from adapt_messages(plan.request, notes.setdefault("rewritings", {}))
     if messages is plan.request.messages:
         return plan
     return replace(plan, request=replace(plan.request, messages=messages))
+
+
+def is_refusal_of_tools(error: LocalLlamaError, plan: DecodingPlan, notes: Notes) -> bool:
+    """Whether the chat template broke on the tools; then these tools go into our own prompt from now on.
+
+    Templates that write schemas out in the language of their model often take simple ones only: a `$ref`, a union or a tool
+    without arguments ends in an error of Jinja. The messages were tried before, so it is the tools.
+    """
+    if not plan.request.tools or not isinstance(error, ChatTemplateError) or "While executing" not in error.message:
+        return False
+    notes.setdefault(_REFUSED_TOOLS, set()).add(_key_of(plan.request.tools))
+    return True
+
+
+def _key_of(tools: Sequence[ToolSpec]) -> str:
+    return json.dumps([(tool.name, tool.parameters) for tool in tools], default=repr)
 
 
 def _bounds(form: PlanForm, server: ServerInfo) -> GenerationBounds:
@@ -247,8 +268,7 @@ def _bounds(form: PlanForm, server: ServerInfo) -> GenerationBounds:
 
 def render_prompt(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, str]:
     """The prompt that the template makes of a conversation."""
-    plan = yield from planned(request, notes)
-    return (yield from rendered(plan.request))
+    return (yield from _with_tools_that_render(request, notes, rendered))
 
 
 def rendered(request: ChatRequest) -> Generator[Exchange, Any, str]:
@@ -261,14 +281,30 @@ def rendered(request: ChatRequest) -> Generator[Exchange, Any, str]:
 
 def count_tokens(request: ChatRequest, notes: Notes) -> Generator[Exchange, Any, int]:
     """Tokens of a conversation with the template around it."""
-    plan = yield from planned(request, notes)
-    body = build_chat_body(plan.request, SamplingSettings(), stream=False)
+    return (yield from _with_tools_that_render(request, notes, _counted))
+
+
+def _counted(request: ChatRequest) -> Generator[Exchange, Any, int]:
+    body = build_chat_body(request, SamplingSettings(), stream=False)
     try:
         answer = yield "POST", "/v1/chat/completions/input_tokens", body
         count: int = answer["input_tokens"]
     except EndpointNotFoundError:
         # Builds before b9495 have no such endpoint: render, then count as the server would read the prompt.
-        prompt = yield from rendered(plan.request)
+        prompt = yield from rendered(request)
         question = {"content": prompt, "add_special": True, "parse_special": True}
         count = len((yield "POST", "/tokenize", question)["tokens"])
     return count
+
+
+def _with_tools_that_render(
+    request: ChatRequest, notes: Notes, steps: Callable[[ChatRequest], Generator[Exchange, Any, T]]
+) -> Generator[Exchange, Any, T]:
+    plan = yield from planned(request, notes)
+    try:
+        return (yield from steps(plan.request))
+    except ChatTemplateError as error:
+        if not is_refusal_of_tools(error, plan, notes):
+            raise
+    plan = yield from planned(request, notes)
+    return (yield from steps(plan.request))

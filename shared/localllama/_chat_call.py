@@ -6,6 +6,8 @@ plan ── sent ── answer ── checked ─┬─ right: the caller's
 └─ none of these: an error with the raw text
 
 llama.cpp's parser dropped the answer ── raw text, read for calls ── still a call unread ── an envelope
+the template broke on the tools ── they go into our own prompt
+llama.cpp refused the grammar of a schema ── raw text, under the schema alone
 llama.cpp refused the grammar of many tools ── the name of a tool first, then its arguments
 """
 
@@ -18,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ._call import Call, Exchange, Notes, PlanForm, Sending, learn_server, planned, rendered
+from ._call import Call, Exchange, Notes, PlanForm, Sending, is_refusal_of_tools, learn_server, planned, rendered
 from ._protocol.decoding import DecodingPlan, enforced_schema
 from ._protocol.leaked_calls import MARKERS, LeakedCallReader
 from ._protocol.request import build_chat_body, build_completion_body
@@ -229,10 +231,19 @@ class ChatCall(Call):
         elif isinstance(error, ContextOverflowError) and self._fault is not None:
             # The attempt to repair does not fit the window: what was wrong before is the news.
             raise self._fault.error(max_tokens=self._sampling.max_tokens, n_ctx=self._n_ctx) from error
+        elif is_refusal_of_tools(error, self._plan, self._notes):
+            return
         elif isinstance(error, BadRequestError) and self._plan.tools and _GRAMMAR_REFUSED.search(error.message):
             self._after_refused_grammar(error)
+        elif self._is_parser_refused(error):
+            self._is_raw = True
         else:
             raise error
+
+    def _is_parser_refused(self, error: LocalLlamaError) -> bool:
+        """Whether the grammar of a schema may do without the template's parser, whose part of it was refused."""
+        is_refused = isinstance(error, BadRequestError) and bool(_GRAMMAR_REFUSED.search(error.message))
+        return is_refused and self._plan.schema is not None and not self._is_raw
 
     def _after_lost_answer(self, error: AnswerParseError) -> None:
         """Generate again without llama.cpp's parser, if that is what failed: better the raw text than none.

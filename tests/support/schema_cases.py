@@ -78,6 +78,7 @@ SCHEMA_CASES: dict[str, list[dict[str, Any]]] = {
             "maxItems": 4,
         },
         {"type": "array", "prefixItems": [{"const": 1}], "items": False},
+        {"type": "array", "prefixItems": [{"enum": [1, 2]}, {"type": "boolean"}], "minItems": 2, "maxItems": 2},
     ],
     "uniqueItems": [
         {"type": "array", "uniqueItems": True, "items": {"enum": ["a", "b", "c"]}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,38 @@ def test_a_call_that_must_happen_happens(make_settings: MakeSettings, template: 
             first = next(delta for chunk in streamed for delta in chunk.tool_calls)
             assert first.id
             assert first.name
+
+
+BREAKS_ON_TOOLS = (
+    # As templates do that write schemas out in the words of their model: a type that they do not know is an error.
+    "{% for tool in tools or [] %}{{ 'TOOL ' + tool.function.name }}"
+    "{% for p in tool.function.parameters.properties.values() %}{% if p.type in ('number', 'integer') %}n{% endif %}{% endfor %}"
+    "{% endfor %}{% for m in messages %}{{ m.role + ':' + (m.content or '') }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name + (c.function.arguments | tojson) }}{% endfor %}{% endfor %}"
+)
+
+
+def test_tools_that_the_template_breaks_on_go_into_our_prompt(make_settings: MakeSettings) -> None:
+    union = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    odd = ToolSpec("odd", "", {"type": "object", "properties": {"a": union}, "required": ["a"]})
+    sampling = SamplingSettings(temperature=1.0, seed=3, max_tokens=300)
+    settings = make_settings(chat_template=BREAKS_ON_TOOLS)
+    with LocalLlamaClient(settings, sampling=sampling) as client:
+        shown = ChatRequest((Message("user", "Go."),), tools=(ADD,))
+        assert "TOOL add" in client.render_prompt(shown)
+        for choice in ("required", "odd"):
+            request = ChatRequest((Message("user", "Go."),), tools=(ADD, odd), tool_choice=choice)
+            _assert_valid(client.chat(request).tool_calls, (ADD, odd))
+            _assert_valid(asyncio.run(_async_chat(settings, request, sampling)).tool_calls, (ADD, odd))
+        free = ChatRequest((Message("user", "Go."),), tools=(odd,))
+        assert client.chat(free).usage is not None
+        fresh = ToolSpec("fresh", "", odd.parameters)
+        assert '"fresh"' in client.render_prompt(replace(free, tools=(fresh,)))
+        assert client.count_tokens(replace(free, tools=(replace(fresh, name="fresh2"),))) > client.count_tokens(
+            replace(free, tools=())
+        )
+        # Other tools are shown as before.
+        assert "TOOL add" in client.render_prompt(shown)
 
 
 async def _async_chat(settings: ServerSettings, request: ChatRequest, sampling: SamplingSettings) -> Any:

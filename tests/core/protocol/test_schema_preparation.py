@@ -165,7 +165,9 @@ def test_openapi_and_older_drafts_are_understood() -> None:
         "maximum": 5,
     }
     pair = {"type": "array", "items": [{"type": "null"}, {"type": "boolean"}], "additionalItems": False, "minItems": 2}
-    assert prepared(pair)["prefixItems"] == [{"type": "null"}, {"type": "boolean"}]
+    # The length is said beside the places: newer builds of llama.cpp take the places alone for the beginning of a list.
+    places = [{"type": "null"}, {"type": "boolean"}]
+    assert prepared(pair) == {"type": "array", "prefixItems": places, "minItems": 2, "maxItems": 2}
     assert not check_instance(pair, "[null, true, 1]").is_valid
     assert check_instance({"type": "string", "nullable": True}, "null").is_valid
 

@@ -152,8 +152,13 @@ def _tuples(items: _Items, shop: Workshop, lengths: list[int], first: tuple[Sche
             bodies.append({"enum": [[]]})
         else:
             places = [shop.node((*first[n : n + 1], *items.at(n))) for n in range(length)]
-            bodies.append({"type": "array", "prefixItems": places})
+            bodies.append(_tuple(places))
     return bodies
+
+
+def _tuple(places: list[Any]) -> dict[str, Any]:
+    # Some builds of llama.cpp take `prefixItems` alone for a tuple; to others, as to JSON Schema, it may be shorter or longer.
+    return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
 
 
 def _list(items: _Items, shop: Workshop, also: tuple[Schema, ...] = ()) -> list[dict[str, Any]]:
@@ -200,7 +205,7 @@ def _unique_bodies(items: _Items, shop: Workshop) -> list[dict[str, Any]] | None
         return None
     # Each place draws from values of its own, so that no two places can hold the same one.
     count = max(1, items.least)
-    shares = [{"type": "array", "prefixItems": [shop.node(({"enum": different[n::count]},)) for n in range(count)]}]
+    shares = [_tuple([shop.node(({"enum": different[n::count]},)) for n in range(count)])]
     return [{"enum": [[]]}, *shares] if items.least == 0 else shares
 
 
