@@ -14,6 +14,7 @@ import pytest
 
 from localllama import (
     AsyncLocalLlamaClient,
+    BadRequestError,
     ChatRequest,
     LengthLimitError,
     LocalLlamaClient,
@@ -231,6 +232,24 @@ def test_arguments_of_20_kb_are_whole(script: ScriptedServer, client: LocalLlama
 
 
 # -- what llama.cpp refuses or drops ------------------------------------------------------------------------------------
+
+
+def test_a_schema_does_without_the_parser_of_a_template_that_is_refused(
+    script: ScriptedServer, client: LocalLlamaClient
+) -> None:
+    # As MiniMax-M1's template in b11549; its part of the grammar is what fails, whatever the schema.
+    message = "Failed to initialize samplers: std::exception"
+    refusal = {"error": {"code": 400, "message": message, "type": "invalid_request_error"}}
+    script.answers = [refusal, says('{"n": 2}')]
+    assert client.chat(ASK).text == '{"n": 2}'
+    assert script.paths == ["/v1/chat/completions", "/completion"]
+    assert script.requests[-1]["json_schema"]
+    # A schema that is the fault itself is refused twice, and other calls go on as before.
+    script.answers = [refusal, refusal, says('{"n": 3}')]
+    with pytest.raises(BadRequestError, match="samplers"):
+        client.chat(ASK)
+    assert client.chat(ASK).text == '{"n": 3}'
+    assert script.paths[-1] == "/v1/chat/completions"
 
 
 def test_where_the_grammar_of_many_tools_is_refused_the_name_comes_first(
