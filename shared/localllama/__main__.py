@@ -1,8 +1,6 @@
-"""`python -m localllama`: the command line, where the script `localllama` is not on PATH."""
+"""`python -m localllama`: the command line, also where its script is not on PATH."""
 
-from __future__ import annotations
-
-from .cli import main
+from localllama.cli import main
 
 if __name__ == "__main__":
     main()

@@ -84,8 +84,11 @@ def catalog_entry(name: str) -> CatalogEntry:
     """
     entry = CATALOG.get(name)
     if entry is None:
-        near = nearest_name_hint(name, CATALOG)
-        meant = f"Did you mean {near!r}? " if near else f"The catalog has {', '.join(map(repr, CATALOG))}. "
+        from .hub_models import HUB_MODELS
+
+        names = (*CATALOG, *HUB_MODELS)
+        near = nearest_name_hint(name, names)
+        meant = f"Did you mean {near!r}? " if near else f"The catalog has {', '.join(map(repr, names))}. "
         raise ModelNotFoundError(
             f"There is no model {name!r} in the catalog, and no such file.",
             hint=meant + "A file is given by its path ('./model.gguf'), a Hugging Face model as 'owner/repo:Q4_K_M'.",

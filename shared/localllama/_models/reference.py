@@ -13,6 +13,7 @@ from urllib.request import url2pathname
 from localllama.errors import ConfigurationError
 
 from .catalog import CATALOG
+from .hub_models import HUB_MODELS
 
 __all__ = ["REFERENCE_FORMS", "ModelReference", "parse_reference"]
 
@@ -82,8 +83,8 @@ def parse_reference(text: str) -> ModelReference:
         return _hub(text, text.removeprefix("hf:"))
     if _SCHEME.match(text):
         return _with_scheme(text)
-    if text.lower() in CATALOG:
-        return ModelReference(text, "catalog", name=text.lower())
+    if text.lower() in CATALOG or text.lower() in HUB_MODELS:
+        return _short_name(text)
     if _looks_like_path(text) or (os.access(text, os.F_OK) and Path(text).is_file()):
         return ModelReference(text, "path", path=_expanded(text))
     if _HUB.fullmatch(text):
@@ -91,6 +92,13 @@ def parse_reference(text: str) -> ModelReference:
     if _CATALOG_NAME.fullmatch(text):
         return ModelReference(text, "catalog", name=text)
     return ModelReference(text, "path", path=_expanded(text))
+
+
+def _short_name(text: str) -> ModelReference:
+    name = text.lower()
+    if name in HUB_MODELS:
+        return _hub(text, HUB_MODELS[name].reference)
+    return ModelReference(text, "catalog", name=name)
 
 
 def _looks_like_path(text: str) -> bool:

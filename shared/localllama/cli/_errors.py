@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from localllama.errors import (
     ConfigurationError,
@@ -20,7 +22,10 @@ from localllama.errors import (
 
 from ._screen import errors
 
-__all__ = ["EXIT_CODES", "exit_code", "guarded"]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+__all__ = ["EXIT_CODES", "exit_code", "guarded", "until_the_reader_leaves"]
 
 EXIT_CODES: dict[type[LocalLlamaError], int] = {
     ConfigurationError: 2,
@@ -39,6 +44,23 @@ INTERNAL = 70
 _TRACEBACK_VARIABLE = "LOCALLLAMA_TRACEBACK"
 
 
+class _ReaderLeftError(Exception):
+    """The pipe that our output goes into was closed."""
+
+
+def until_the_reader_leaves(command: Callable[P, T]) -> Callable[P, T]:
+    """Typer would end the program with code 1 when the pipe behind it is closed; it is no failure of the command."""
+
+    @functools.wraps(command)
+    def guarded_command(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return command(*arguments, **options)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
+
+    return guarded_command
+
+
 def exit_code(error: LocalLlamaError) -> int:
     """The exit code for an error."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
@@ -55,7 +77,7 @@ def guarded(function: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         errors().print("\nInterrupted.", style="dim")
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderLeftError):
         # Whoever read our output has enough of it, as in `localllama ask ... | head -1`. What Python would still flush at
         # its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

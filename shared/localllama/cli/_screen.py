@@ -24,13 +24,13 @@ _KILO = 1000
 @lru_cache
 def errors() -> Console:
     """The console for people. Rich heeds NO_COLOR, TERM=dumb and whether it is a terminal."""
-    return Console(stderr=True)
+    return Console(stderr=True, highlight=False)
 
 
 @lru_cache
 def output() -> Console:
     """The console for results."""
-    return Console(soft_wrap=True)
+    return Console(soft_wrap=True, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import answering, installing, machine, measuring, models
-from ._errors import guarded
+from ._errors import guarded, until_the_reader_leaves
 from ._screen import warnings_as_notes
 
 __all__ = ["app", "run"]
@@ -39,14 +39,17 @@ def _options(
     """Local GGUF models through llama.cpp."""
 
 
-app.command()(answering.ask)
-app.command()(answering.chat)
-app.command()(machine.doctor)
-app.command("runtime")(machine.runtime)
-app.command()(installing.install)
-app.command()(measuring.bench)
-app.command()(measuring.init)
-app.command()(measuring.demo)
+for _command in (
+    answering.ask,
+    answering.chat,
+    machine.doctor,
+    machine.runtime,
+    installing.install,
+    measuring.bench,
+    measuring.init,
+    measuring.demo,
+):
+    app.command()(until_the_reader_leaves(_command))
 app.add_typer(models.app, name="models")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from localllama._models.catalog import CATALOG, CatalogEntry
+from localllama._models.hub_models import CatalogModel, catalog_models
 from localllama.client import LocalLlamaClient
 from localllama.errors import ModelError
 from localllama.types import ChatRequest, Message, Timings
@@ -95,11 +95,11 @@ def init(
     errors().print(f'{chosen} is the default now ({path}). Try it: localllama ask "Why is the sky blue?"', markup=False)
 
 
-def largest_that_fits(memory_bytes: int) -> CatalogEntry:
+def largest_that_fits(memory_bytes: int) -> CatalogModel:
     """The largest model of the catalog whose weights fit, for an assistant; the smallest one if none does."""
-    fitting = [entry for entry in CATALOG.values() if entry.size_bytes <= memory_bytes]
+    fitting = [entry for entry in catalog_models() if entry.size_bytes <= memory_bytes and entry.is_recommended]
     if not fitting:
-        return min(CATALOG.values(), key=lambda entry: entry.size_bytes)
+        return min(catalog_models(), key=lambda entry: entry.size_bytes)
     return max(fitting, key=lambda entry: entry.size_bytes)
 
 

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from localllama._models.catalog import CATALOG
 from localllama._models.gguf import model_info
+from localllama._models.hub_models import catalog_models
 from localllama._models.progress import FetchProgress
 from localllama._models.store import fetch_model, locate_model
-from localllama.errors import ModelCorruptError, ModelNotFoundError
+from localllama.errors import LocalLlamaError, ModelCorruptError, ModelNotFoundError
 from localllama.types import StartProgress
 
 from ._defaults import chosen_model, set_default_model
@@ -30,19 +31,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("list")
 def list_models(is_json: JsonOption = False) -> None:
     """The catalog, with what is on this machine."""
-    here = {entry.name: locate_model(entry.name) for entry in CATALOG.values()}
+    here = {model.name: _path_or_none(model.name) for model in catalog_models()}
     if is_json:
-        print_json([{**asdict(entry), "path": here[entry.name]} for entry in CATALOG.values()])
+        print_json([{**asdict(model), "path": here[model.name]} for model in catalog_models()])
         return
     default, _ = chosen_model(None)
     table = Table(box=None, pad_edge=False)
-    for title in ("", "name", "here", "size", "quant", "window", "licence", "what it is"):
-        table.add_column(title)
-    for entry in CATALOG.values():
-        mark = "*" if entry.name == default else ""
-        is_here = "yes" if here[entry.name] else "no"
-        facts = (shown_bytes(entry.size_bytes), entry.quantization, str(entry.n_ctx_train), entry.licence)
-        table.add_row(mark, entry.name, is_here, *facts, entry.description)
+    for title in ("", "name", "here", "size", "quant", "window", "licence"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("what it is", overflow="ellipsis", no_wrap=True)
+    for model in catalog_models():
+        mark = "*" if model.name == default else ""
+        is_here = "yes" if here[model.name] else "no"
+        facts = (shown_bytes(model.size_bytes), model.quantization, str(model.n_ctx_train), model.licence)
+        table.add_row(mark, model.name, is_here, *facts, model.description)
     output().print(table)
     output().print("Also: a path, owner/repo:QUANT on Hugging Face, pkg:package/file.gguf.", style="dim", markup=False)
 
@@ -99,6 +101,22 @@ def verify(reference: Reference) -> None:
     output().print(f"{path}: intact (SHA-256 {actual}).", markup=False, highlight=False)
 
 
+@app.command()
+def rm(
+    reference: Reference,
+    is_agreed: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a model that localllama has fetched into its own store; files of others are left alone."""
+    from localllama._models.removal import remove_model, stored_bytes
+
+    size_bytes = stored_bytes(reference)
+    if not is_agreed and not typer.confirm(f"Remove {reference} ({shown_bytes(size_bytes)})?", err=True):
+        errors().print("Nothing was removed.")
+        return
+    freed = remove_model(reference)
+    errors().print(f"{reference} is removed; {shown_bytes(freed)} are free again.", markup=False, highlight=False)
+
+
 def fetched(reference: str) -> Path:
     """The model's file; fetched, with a progress bar, if it is not here."""
     with starting() as progress:
@@ -117,6 +135,13 @@ def _located(reference: str) -> Path:
             f"{reference} is not on this machine.", hint=f"Fetch it: localllama models pull {reference}"
         )
     return path
+
+
+def _path_or_none(reference: str) -> Path | None:
+    try:
+        return locate_model(reference)
+    except LocalLlamaError:
+        return None
 
 
 def _sha256(path: Path) -> str:

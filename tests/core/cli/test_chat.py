@@ -1,0 +1,112 @@
+"""`chat` in a real terminal: a pty, with its Ctrl-C, its end of file and its size."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.waiting import wait_until
+
+SECONDS = 60.0
+
+
+class Terminal:
+    """A program in a terminal of its own."""
+
+    def __init__(self, arguments: list[str], environ: dict[str, str]) -> None:
+        self.pid, self._descriptor = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [sys.executable, "-m", "localllama", *arguments], environ)
+        self.seen = ""
+        self.code: int | None = None
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def expect(self, text: str) -> str:
+        """Wait until `text` is printed; returns what came with it, and forgets it."""
+        deadline = time.monotonic() + SECONDS
+        while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} did not come; there was {self.seen!r}"
+            self._read()
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
+
+    def _read(self) -> None:
+        if select.select([self._descriptor], [], [], 0.1)[0]:
+            try:
+                data = os.read(self._descriptor, 65536)
+            except OSError:
+                data = b""
+            assert data, f"it ended; there was {self.seen!r}"
+            self.seen += data.decode("utf-8", "replace")
+
+    def wait(self) -> int:
+        def ended() -> bool:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            return bool(pid)
+
+        wait_until(ended, seconds=SECONDS, what="the end of the program")
+        assert self.code is not None
+        return self.code
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+        if self.code is None:
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def terminal(environ: dict[str, str]) -> Iterator[Terminal]:
+    opened = Terminal(["chat", "--temperature", "0"], environ | {"TERM": "xterm"})
+    yield opened
+    opened.close()
+
+
+def test_a_conversation_with_an_interrupted_answer(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.expect("> ")
+    terminal.type("Hello\n")
+    terminal.expect("Hello")
+    terminal.resize(10, 40)
+    # The micro model writes until the window is full; the answer is stopped, the program goes on.
+    terminal.type("\x03")
+    terminal.expect("(stopped)")
+    terminal.expect("> ")
+    terminal.type("\x03")
+    terminal.expect("/exit or Ctrl-D ends")
+    terminal.expect("> ")
+    saved = tmp_path / "saved.json"
+    terminal.type(f"/save {saved}\n")
+    terminal.expect("(saved in")
+    turns = json.loads(saved.read_text())
+    assert [turn["role"] for turn in turns] == ["user", "assistant"]
+    assert turns[0]["content"] == "Hello"
+    terminal.type("/reset\n")
+    terminal.expect("(forgotten)")
+    terminal.type("/nonsense\n")
+    terminal.expect("/reset forgets")
+    terminal.type("/exit\n")
+    assert terminal.wait() == 0
+
+
+def test_end_of_file_ends_it(terminal: Terminal) -> None:
+    terminal.expect("> ")
+    terminal.type("\x04")
+    assert terminal.wait() == 0
