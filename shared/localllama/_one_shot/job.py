@@ -126,8 +126,9 @@ def chat_job(
     if begun and schema is not None:
         raise _impossible("a begun answer together with a schema")
     has_thoughts = grammar is None and schema is None and bool(_MAY_THINK.search(template or "")) and not begun
-    if grammar is not None or schema is not None:
-        # The grammar holds from the first token, which is that of the answer.
+    if grammar is not None or schema is not None or "<|channel|>" in (template or ""):
+        # The grammar holds from the first token, which is that of the answer. And the marks of channels are special tokens,
+        # which the program does not print: thinking and answer could not be told apart.
         prompt = without_thinking(prompt)
     return Job(
         prompt=prompt,

@@ -81,12 +81,15 @@ def _prepare(server: StandInServer, options: Options) -> None:
 
 def _try_out(program: Program) -> None:
     n_predict = next(flag for flag in ("--predict", "--n-predict", "-n") if flag in program.flags)
-    for _ in range(MOST_RUNS):
+    for n_left in reversed(range(MOST_RUNS)):
         run = program.run(Job(_TRIAL, (n_predict, "1")))
         try:
             for _ in run.texts():
                 pass
             program.tells_counters = run.outcome().counters.prompt_tokens is not None
+        except ProgramError as error:
+            if not n_left or not error.is_unexplained:
+                raise
         finally:
             run.stop()
         if program.tells_counters or program.is_chat_client:
