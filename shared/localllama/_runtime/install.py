@@ -159,7 +159,7 @@ def install_runtime(
     attempts: list[Attempt] = []
     for method in methods:
         command = planned_command(method, environ, allow_sudo=allow_sudo, is_root=root)
-        attempt = _attempt(method, command, run, ask, announce, may_write=root or allow_sudo)
+        attempt = _attempt(method, command, run, ask, announce, environ, may_write=root or allow_sudo)
         if attempt.outcome == "installed":
             fault = is_working()
             if fault is None:
@@ -179,13 +179,14 @@ def _attempt(
     run: Callable[[Sequence[str]], int],
     ask: Callable[[Sequence[str]], int],
     announce: Callable[[Method, Sequence[str]], bool],
+    environ: Mapping[str, str],
     *,
     may_write: bool,
 ) -> Attempt:
     if command is None:
         return Attempt(method.name, (), "missing", f"{method.program or 'pip'} is not on this machine")
     if method.question:
-        question = (shutil.which(method.program, path=os.environ.get("PATH")) or method.program, *method.question)
+        question = (shutil.which(method.program, path=environ.get("PATH", "")) or method.program, *method.question)
         if ask(question) != 0:
             return Attempt(method.name, command, "unknown package", f"its index has no {method.command[-1]}")
     if method.needs_root and not may_write:

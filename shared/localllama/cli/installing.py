@@ -22,6 +22,8 @@ from ._screen import errors, output
 
 __all__ = ["install"]
 
+_STANDARD_ERROR = 2
+
 
 def install(
     method: Annotated[str, typer.Option(help="auto, brew, apt, dnf, pacman, zypper, winget or pip.")] = "auto",
@@ -63,9 +65,7 @@ def _print_plan(methods: Sequence[Method], *, allow_sudo: bool) -> None:
 def _run(command: Sequence[str]) -> int:
     # Its output goes where ours goes, so that whoever waits sees what is going on. It gets no input.
     try:
-        return subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), check=False
-        ).returncode
+        return subprocess.run(list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, check=False).returncode
     except OSError as error:
         errors().print(f"{command[0]}: {error.strerror or error}", style="red", markup=False)
         return 126

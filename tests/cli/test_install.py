@@ -1,0 +1,125 @@
+"""`localllama install` against stand-ins of the package managers that note what they are told."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from localllama.cli import installing
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the methods of Linux")
+
+_PIP = [sys.executable, "-m", "pip", "install", "xllamacpp>=2026.10.11549"]
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts stand-ins on a PATH of their own; gives what they were told, in order. `pip` is noted and not run."""
+    log = tmp_path / "told"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    run = installing._run
+
+    def noted(command) -> int:
+        if list(command) == _PIP:
+            log.open("a").write("pip\n")
+            return 0
+        return run(command)
+
+    monkeypatch.setattr(installing, "_run", noted)
+
+    def install(**ends: str) -> None:
+        for name, shell in ends.items():
+            program = programs / name.replace("_", "-")
+            program.write_text(f'#!/bin/sh\necho "{program.name} $*" >> {log}\n{shell}\n')
+            program.chmod(0o755)
+
+    def lines() -> list[str]:
+        return log.read_text().splitlines() if log.exists() else []
+
+    return install, lines
+
+
+def test_homebrew_comes_first_and_is_enough(command, told, monkeypatch) -> None:
+    install, lines = told
+    install(brew="echo pouring", apt_get="exit 0")
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda: None)
+    outcome = command("install", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert lines() == ["brew info llama.cpp", "brew install llama.cpp"]
+    assert "brew install llama.cpp" in outcome.err
+    assert "brew" in outcome.out
+
+
+def test_each_failure_leads_to_the_next_with_sudo_only_where_told(command, told, monkeypatch) -> None:
+    install, lines = told
+    # brew's download fails, apt's index has no such package, dnf succeeds with a runtime that does not load a model.
+    install(brew='[ "$1" = info ]', apt_get="exit 100", dnf="exit 0", pacman="exit 0", zypper="exit 0", sudo='"$@"')
+    faults = iter(["died of SIGILL", None])
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda: next(faults))
+    outcome = command("install", "--yes", "--sudo")
+    assert outcome.code == 0, outcome.err
+    said = [line.replace(f"{os.environ['PATH']}/", "") for line in lines()]
+    assert said == [
+        "brew info llama.cpp",
+        "brew install llama.cpp",
+        "apt-get install --simulate -qq llama.cpp",
+        "dnf info llama-cpp",
+        "sudo dnf install -y llama-cpp",
+        "dnf install -y llama-cpp",
+        "pacman -Si llama.cpp",
+        "sudo pacman -S --noconfirm llama.cpp",
+        "pacman -S --noconfirm llama.cpp",
+    ]
+    for words in ("brew: ", "apt: its index has no llama.cpp", "dnf: died of SIGILL"):
+        assert words in outcome.err
+
+
+def test_without_sudo_root_is_not_taken_and_pip_is_the_last(command, told, monkeypatch) -> None:
+    install, lines = told
+    install(apt_get="exit 0", zypper="exit 0", sudo='"$@"')
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda: None)
+    outcome = command("install", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert lines() == [
+        "apt-get install --simulate -qq llama.cpp",
+        "zypper --non-interactive search --match-exact llama.cpp",
+        "pip",
+    ]
+    assert "--sudo" in outcome.err
+
+
+def test_nothing_runs_unasked(command, told, monkeypatch) -> None:
+    install, lines = told
+    install(brew="exit 0")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    refused = command("install")
+    assert refused.code == 2
+    assert "--yes" in refused.err
+    assert command("install", "--dry-run").code == 0
+    assert command("install", "--method", "nonsense", "--yes").code == 2
+    assert lines() == []
+
+
+def test_when_nothing_works_each_method_is_accounted_for(command, told) -> None:
+    install, lines = told
+    install(brew="exit 1")
+    outcome = command("install", "--method", "brew", "--yes")
+    assert outcome.code == 4
+    assert lines() == ["brew info llama.cpp"]
+    assert "its index has no llama.cpp" in outcome.err
+
+
+def test_the_check_loads_a_real_model_even_where_there_is_none(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LOCALLLAMA_MODELS", str(tmp_path))
+    monkeypatch.setenv("LOCALLLAMA_MODEL", "/nowhere/model.gguf")
+    monkeypatch.setattr(installing, "DEMO_MODEL", "/nowhere/model.gguf")
+    assert installing._fault_of_runtime() is None
+    monkeypatch.setenv("LOCALLLAMA_RUNTIME", "/nowhere/llama-server")
+    assert "/nowhere/llama-server" in installing._fault_of_runtime() or "Hint" in installing._fault_of_runtime()
