@@ -2,6 +2,7 @@
 
     python tools/setup_environment.py            .venv with the package and all extras: enough for the demo
     python tools/setup_environment.py --dev      the same with the tools of development
+    python tools/setup_environment.py --lowest   with the oldest releases that pyproject.toml allows
 
 uv does it if it is on PATH, otherwise venv and pip. Needs nothing but the standard library of Python 3.10. A setup
 that was interrupted is made anew at the next run: pip takes a package whose files are half there for an installed one.
@@ -65,12 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dev", action="store_true", help="install the tools of development too")
     parser.add_argument("--directory", type=Path, default=ROOT / ".venv", help="where it goes (default: .venv)")
+    parser.add_argument("--lowest", action="store_true", help="each dependency at its lower bound")
     parser.add_argument("--no-uv", action="store_true", help="use venv and pip even if uv is on PATH")
     options = parser.parse_args(arguments)
     uv = None if options.no_uv else shutil.which("uv")
     try:
         with _one_at_a_time():
-            set_up(options.directory.absolute(), with_dev_tools=options.dev, uv=uv)
+            set_up(options.directory.absolute(), with_dev_tools=options.dev, uv=uv, is_lowest=options.lowest)
     except SetupError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -80,9 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def set_up(environment: Path, *, with_dev_tools: bool, uv: str | None) -> None:
+def set_up(environment: Path, *, with_dev_tools: bool, uv: str | None, is_lowest: bool = False) -> None:
     """Bring `environment` to the state that pyproject.toml asks for; does nothing if it is there."""
-    key = _key()
+    key = _key(is_lowest=is_lowest)
     stamp = Stamp.read(environment)
     if stamp and stamp.is_complete and stamp.key == key and (stamp.has_dev_tools or not with_dev_tools):
         return
@@ -92,14 +94,14 @@ def set_up(environment: Path, *, with_dev_tools: bool, uv: str | None) -> None:
         _create(environment, uv)
     with_dev_tools = with_dev_tools or bool(stamp and stamp.has_dev_tools)
     Stamp(key, with_dev_tools).write(environment)
-    _install(environment, with_dev_tools=with_dev_tools, uv=uv)
+    _install(environment, with_dev_tools=with_dev_tools, uv=uv, is_lowest=is_lowest)
     Stamp(key, with_dev_tools, is_complete=True).write(environment)
     print(f"setup: {_shown(environment)} is ready after {time.monotonic() - began:.1f} s", flush=True)
 
 
-def _key() -> str:
+def _key(*, is_lowest: bool) -> str:
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
-    digest.update(f"{STAMP_FORMAT} {sys.version} {ROOT}".encode())
+    digest.update(f"{STAMP_FORMAT} {sys.version} {ROOT} {'lowest' if is_lowest else ''}".encode())
     return digest.hexdigest()
 
 
@@ -151,7 +153,15 @@ def _create(environment: Path, uv: str | None) -> None:
         _run(command, hint="" if uv else hint)
 
 
-def _install(environment: Path, *, with_dev_tools: bool, uv: str | None) -> None:
+def lower_bounds() -> list[str]:
+    """A constraint for each dependency of the package and its extras that pins it to its lower bound."""
+    # Not by tomllib, which Python 3.10 does not have. The tools of development, in the groups, are as new as ever.
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[dependency-groups]")[0]
+    bounds = re.findall(r'^    "([\w-]+)>=([\w.]+)[^"]*",', project, re.MULTILINE)
+    return [f"{name}=={version}" for name, version in bounds]
+
+
+def _install(environment: Path, *, with_dev_tools: bool, uv: str | None, is_lowest: bool) -> None:
     python = str(_python(environment))
     # hatchling's editable install needs editables; pip reads that in the built wheel, uv looks at pyproject.toml only.
     wanted = ["editables", "--editable", f"{ROOT}[all]"]
@@ -159,6 +169,11 @@ def _install(environment: Path, *, with_dev_tools: bool, uv: str | None) -> None
     if with_dev_tools:
         wanted += ["--group", f"{ROOT / 'pyproject.toml'}:dev"]
         name += " and the tools of development"
+    if is_lowest:
+        constraints = CACHE / "lowest.txt"
+        constraints.write_text("\n".join(lower_bounds()) + "\n")
+        wanted += ["--constraint", str(constraints)]
+        name += ", at the lower bounds"
     if uv:
         command = [uv, "pip", "install", "--quiet", "--python", python, *wanted]
     else:

@@ -37,7 +37,7 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, 
         done.append("create")
         create(environment, uv)
 
-    def note_install(environment: Path, *, with_dev_tools: bool, uv: str | None) -> None:
+    def note_install(environment: Path, *, with_dev_tools: bool, uv: str | None, is_lowest: bool) -> None:
         done.append("install dev" if with_dev_tools else "install")
 
     def quick_venv(command: list[str], *, hint: str = "") -> None:
