@@ -80,7 +80,9 @@ def as_langchain_errors() -> Iterator[None]:
 
 def _of_both(error: core_errors.LocalLlamaError) -> core_errors.LocalLlamaError:
     made_class = next(_BOTH[base] for base in type(error).__mro__ if base in _BOTH)
-    made = made_class.__new__(made_class, *error.args)
+    # Of several built-in parents it is OSError's memory layout that counts, so no other may make the object.
+    make = OSError.__new__ if issubclass(made_class, OSError) else made_class.__new__
+    made = make(made_class, *error.args)
     made.args = error.args
     made.__dict__.update(error.__dict__)
     return made
