@@ -12,6 +12,8 @@ Importing starts nothing, reads no environment variable and opens no file. The L
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import errors, settings, types
 from .async_client import AsyncChatStream, AsyncLocalLlamaClient
 from .client import ChatStream, LocalLlamaClient
@@ -37,3 +39,21 @@ def __getattr__(name: str) -> str:
         found = globals()[name] = version("localllama")
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_magics: list[Any] = []
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext localllama`: the magics `%%llm` and `%localllama`. Starts nothing."""
+    from ._notebook import Magics
+
+    magics = Magics()
+    magics.register(shell)
+    _magics.append(magics)
+
+
+def unload_ipython_extension(shell: Any) -> None:  # noqa: ARG001  # IPython's signature
+    """`%unload_ext localllama`: stops the servers that the magics started and nobody else uses."""
+    while _magics:
+        _magics.pop().stop()
