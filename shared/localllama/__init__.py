@@ -26,6 +26,8 @@ __all__ = [
     "AsyncLocalLlamaClient",
     "ChatStream",
     "LocalLlamaClient",
+    "load_ipython_extension",
+    "unload_ipython_extension",
 ]
 __all__ += errors.__all__
 __all__ += settings.__all__
