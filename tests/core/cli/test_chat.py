@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from support.micro_model import build_micro_model
 from support.waiting import wait_until
 
 SECONDS = 60.0
+N_CTX = 65536
 
 
 class Terminal:
@@ -74,8 +76,11 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(environ: dict[str, str]) -> Iterator[Terminal]:
-    opened = Terminal(["chat", "--temperature", "0"], environ | {"TERM": "xterm"})
+def terminal(environ: dict[str, str], tmp_path: Path) -> Iterator[Terminal]:
+    # A window so long that no answer ends by itself before it is interrupted, however busy the machine is.
+    model = build_micro_model(tmp_path / "endless.gguf", n_ctx_train=N_CTX)
+    arguments = ["chat", "--temperature", "0", "--model", str(model), "--n-ctx", str(N_CTX)]
+    opened = Terminal(arguments, environ | {"TERM": "xterm"})
     yield opened
     opened.close()
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from localllama import ServerSettings
+from support.micro_model import build_micro_model
 
+ENDLESS_N_CTX = 65536
 FORMS = ["llama-completion", "old llama-cli", "new llama-cli"]
 
 
@@ -25,6 +27,14 @@ def program(request: pytest.FixtureRequest, llama_bin: Path, tmp_path: Path) -> 
 def micro(micro_model: Path, program: Path, request: pytest.FixtureRequest) -> ServerSettings:
     """The micro model on a one-shot program that no other test shares."""
     return settings_for(micro_model, program, request.node.name)
+
+
+@pytest.fixture
+def endless(micro: ServerSettings, tmp_path: Path) -> ServerSettings:
+    """As `micro`, with a window that is not full before a test on a busy machine gets to what it is about."""
+    model = build_micro_model(tmp_path / "endless.gguf", n_ctx_train=ENDLESS_N_CTX)
+    changed: ServerSettings = micro.with_changes({"model": str(model), "n_ctx": ENDLESS_N_CTX, "parallel": 2})
+    return changed
 
 
 def settings_for(model: Path, program: Path | str, name: str, **more: object) -> ServerSettings:

@@ -124,8 +124,8 @@ def test_what_it_cannot_do_is_refused_before_it_starts(
         assert programs_of(client) == []
 
 
-def test_leaving_a_stream_ends_the_program(micro: ServerSettings) -> None:
-    with LocalLlamaClient(micro.with_changes({"n_ctx": 4096}), sampling=ENDLESS) as client:
+def test_leaving_a_stream_ends_the_program(endless: ServerSettings) -> None:
+    with LocalLlamaClient(endless, sampling=ENDLESS) as client:
         stream = client.stream_chat(HELLO)
         next(stream)
         program = wait_until(lambda: programs_of(client), what="the program")[0]
@@ -134,16 +134,16 @@ def test_leaving_a_stream_ends_the_program(micro: ServerSettings) -> None:
         assert client.is_running
 
 
-def test_a_time_limit_ends_the_program(micro: ServerSettings) -> None:
-    with LocalLlamaClient(micro.with_changes({"n_ctx": 4096}), sampling=ENDLESS) as client:
+def test_a_time_limit_ends_the_program(endless: ServerSettings) -> None:
+    with LocalLlamaClient(endless, sampling=ENDLESS) as client:
         client.start()
         with pytest.raises(RequestTimeoutError, match="total_seconds"):
             client.chat(HELLO, timeouts=TimeoutSettings(total_seconds=0.05))
         wait_until(lambda: not programs_of(client), what="the end of the program")
 
 
-async def test_async_calls_run_beside_each_other_and_are_cancelled(micro: ServerSettings) -> None:
-    async with AsyncLocalLlamaClient(micro.with_changes({"parallel": 2, "n_ctx": 4096}), sampling=SHORT) as client:
+async def test_async_calls_run_beside_each_other_and_are_cancelled(endless: ServerSettings) -> None:
+    async with AsyncLocalLlamaClient(endless, sampling=SHORT) as client:
         texts = await asyncio.gather(*(client.chat(HELLO) for _ in range(3)))
         assert len({result.text for result in texts}) == 1
         stream = client.stream_chat(HELLO, sampling=ENDLESS)
@@ -157,8 +157,8 @@ async def test_async_calls_run_beside_each_other_and_are_cancelled(micro: Server
         await asyncio.to_thread(lambda: wait_until(lambda: not programs_of(client), what="the end of all programs"))
 
 
-def test_a_program_that_is_interrupted_says_so(micro: ServerSettings) -> None:
-    with LocalLlamaClient(micro.with_changes({"n_ctx": 4096}), sampling=ENDLESS) as client:
+def test_a_program_that_is_interrupted_says_so(endless: ServerSettings) -> None:
+    with LocalLlamaClient(endless, sampling=ENDLESS) as client:
         stream = client.stream_chat(HELLO)
         next(stream)
         programs_of(client)[0].send_signal(signal.SIGINT)
@@ -168,8 +168,8 @@ def test_a_program_that_is_interrupted_says_so(micro: ServerSettings) -> None:
         assert caught.value.stderr
 
 
-def test_a_program_that_is_killed_says_so(micro: ServerSettings) -> None:
-    with LocalLlamaClient(micro.with_changes({"n_ctx": 4096}), sampling=ENDLESS) as client:
+def test_a_program_that_is_killed_says_so(endless: ServerSettings) -> None:
+    with LocalLlamaClient(endless, sampling=ENDLESS) as client:
         stream = client.stream_chat(HELLO)
         next(stream)
         programs_of(client)[0].kill()
@@ -180,8 +180,8 @@ def test_a_program_that_is_killed_says_so(micro: ServerSettings) -> None:
         assert client.chat(HELLO, sampling=SHORT).text, "the next call runs it again"
 
 
-def test_prompts_lie_in_private_files_for_as_long_as_they_are_needed(micro: ServerSettings) -> None:
-    with LocalLlamaClient(micro.with_changes({"n_ctx": 4096}), sampling=ENDLESS) as client:
+def test_prompts_lie_in_private_files_for_as_long_as_they_are_needed(endless: ServerSettings) -> None:
+    with LocalLlamaClient(endless, sampling=ENDLESS) as client:
         stream = client.stream_chat(ChatRequest((Message("user", "SECRET"),)))
         next(stream)
         line = programs_of(client)[0].cmdline()
