@@ -177,10 +177,17 @@ class _Conversation:
                 continue
             if line in ("/exit", "/quit"):
                 return
-            if line.startswith("/"):
-                self._command(line)
-            elif line:
-                self._answer(line)
+            try:
+                self._take(line)
+            except KeyboardInterrupt:
+                # Before the first piece of an answer, or behind its last one.
+                errors().print("\n(stopped)", style="dim")
+
+    def _take(self, line: str) -> None:
+        if line.startswith("/"):
+            self._command(line)
+        elif line:
+            self._answer(line)
 
     def _command(self, line: str) -> None:
         name, _, argument = line.partition(" ")

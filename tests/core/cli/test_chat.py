@@ -48,6 +48,11 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before + text
 
+    def expect_more(self) -> None:
+        """Wait until anything else is printed."""
+        while not self.seen.strip():
+            self._read()
+
     def _read(self) -> None:
         if select.select([self._descriptor], [], [], 0.1)[0]:
             try:
@@ -89,6 +94,7 @@ def test_a_conversation_with_an_interrupted_answer(terminal: Terminal, tmp_path:
     terminal.expect("> ")
     terminal.type("Hello\n")
     terminal.expect("Hello")
+    terminal.expect_more()
     terminal.resize(10, 40)
     # The micro model writes until the window is full; the answer is stopped, the program goes on.
     terminal.type("\x03")
