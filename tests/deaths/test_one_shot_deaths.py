@@ -62,9 +62,7 @@ def test_nothing_of_it_is_left(victim: str, micro_model: Path, tmp_path: Path) -
                     owner.kill()
                 if victim == "nobody":
                     owner.stdin.close()
-                # What a wrapper script started is told by nobody that the supervisor and the script were killed.
-                reached = everyone if "supervisor" not in victim else everyone[:2]
-                wait_until(lambda: not [one for one in reached if one.is_alive()], seconds=5, what="the end of all")
+                wait_until(lambda: not [one for one in everyone if one.is_alive()], seconds=5, what="the end of all")
             finally:
                 owner.kill()
                 for one in everyone:

@@ -21,6 +21,7 @@ from .job import Job
 from .listening import StandInServer, listen
 from .options import Options, read_options
 from .program_runs import Program, ProgramError
+from .spawning import die_with_parent
 from .templates import ChatTemplate, TemplateRefusalError
 from .vocabulary import read_vocabulary
 
@@ -33,6 +34,7 @@ _TRIAL = "Hello"
 def main(arguments: list[str]) -> int:
     """Serve until killed; the exit code if that fails."""
     os.umask(0o077)
+    _take_the_group_along()
     _watch_lifeline()
     options = read_options(arguments)
     server = listen(options.host, options.port, options.api_key)
@@ -113,6 +115,29 @@ def _end_as(error: ProgramError) -> int:
     return error.exit_code or 1
 
 
+def _take_the_group_along() -> None:
+    """Let the death of the supervisor end our whole process group.
+
+    By the supervisor's own arrangement the kernel would kill this process alone. What a program started, which a wrapper
+    script is enough for, would live on where owner and supervisor were killed together.
+    """
+    if sys.platform != "linux" or not _is_leader():
+        return
+    signal.signal(signal.SIGTERM, lambda *_: _end_group())
+    die_with_parent(signal.SIGTERM)
+
+
+def _is_leader() -> bool:
+    """Whether the process group is ours, so that all in it may be killed."""
+    return os.name == "posix" and os.getpgrp() == os.getpid()
+
+
+def _end_group() -> NoReturn:
+    if _is_leader():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(0)
+
+
 def _watch_lifeline() -> None:
     """End this process when standard input, if it is a pipe or a socket, reaches its end: the owner is gone then.
 
@@ -129,6 +154,4 @@ def _exit_at_end_of_input() -> NoReturn:
             pass
     except OSError:
         pass
-    if os.name == "posix" and os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(0)
+    _end_group()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["kill_with_children", "spawn"]
+__all__ = ["die_with_parent", "kill_with_children", "spawn"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -62,7 +62,12 @@ def _load_prctl() -> Callable[..., int] | None:
 _prctl = _load_prctl() if sys.platform == "linux" else None
 
 
+def die_with_parent(number: int) -> None:
+    """Let the kernel send this process a signal when its parent dies; nothing where the system knows no such thing."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
 def _tie_to_us() -> None:
     # It is sent when the thread ends that forked, which here waits for the program.
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent(signal.SIGKILL)
