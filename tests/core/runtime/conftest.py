@@ -26,9 +26,7 @@ def embedded() -> Runtime:
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     if request.param == "embedded":
         return _embedded()
-    path = os.environ.get("LOCALLLAMA_TEST_LLAMA_SERVER")
-    if not path:
-        pytest.skip("LOCALLLAMA_TEST_LLAMA_SERVER names no llama-server")
+    path = os.environ.get("LOCALLLAMA_TEST_LLAMA_SERVER") or str(request.getfixturevalue("llama_bin") / "llama-server")
     return Runtime(kind="llama-server", command=(path,), origin=path)
 
 

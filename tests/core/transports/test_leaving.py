@@ -50,13 +50,16 @@ def test_a_cancelled_task_leaves_at_once(tmp_path: Path, head: list[Any]) -> Non
         async def run() -> None:
             transport = AsyncHTTPTransport(server.endpoint)
 
+            has_token = asyncio.Event()
+
             async def read() -> None:
                 async for _ in transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS):
-                    pass
+                    has_token.set()
 
             task = asyncio.create_task(read())
             await asyncio.to_thread(wait_until, lambda: server.received)
-            await asyncio.sleep(0.05)
+            if head == [HELLO]:
+                await has_token.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
