@@ -148,7 +148,7 @@ def _tool_call_chunks(chunk: ChatChunk) -> list[ToolCallChunk]:
 
 def _translate_message(message: AIMessage) -> list[blocks.ContentBlock]:
     if not isinstance(message.content, str):
-        raise NotImplementedError  # blocks already: core's own reading of them is right
+        raise NotImplementedError  # how a translator hands over to core, whose own reading of blocks is right
     made: list[blocks.ContentBlock] = []
     if reasoning := message.additional_kwargs.get("reasoning_content"):
         made.append(blocks.ReasoningContentBlock(type="reasoning", reasoning=reasoning))
@@ -165,7 +165,7 @@ def _translate_chunk(message: AIMessageChunk) -> list[blocks.ContentBlock]:
     if message.chunk_position == "last" and message.tool_call_chunks:
         return _translate_message(message)  # a whole answer, added up
     if not isinstance(message.content, str):
-        raise NotImplementedError
+        raise NotImplementedError  # as above
     # Core numbers blocks by type and place in each chunk, so a call (index 0) would be merged into the text before it.
     # A string that begins with "lc_" names the block for the whole stream.
     made: list[blocks.ContentBlock] = []
