@@ -39,18 +39,21 @@ class CatalogModel:
 
 
 def _model(  # a table
-    name: str, repo: str, quantization: str, gigabytes: float, n_ctx_train: int, licence: str, description: str
+    name: str,
+    repo: str,
+    quantization: str,
+    gigabytes: float,
+    n_ctx_train: int,
+    licence: str,
+    description: str,
+    *,
+    is_recommended: bool = False,
 ) -> CatalogModel:
+    size_bytes = int(gigabytes * 1e9)
+    reference = f"{repo}:{quantization}"
     return CatalogModel(
-        name, f"{repo}:{quantization}", int(gigabytes * 1e9), quantization, n_ctx_train, licence, description
+        name, reference, size_bytes, quantization, n_ctx_train, licence, description, is_recommended=is_recommended
     )
-
-
-def _assistant(
-    name: str, repo: str, quantization: str, gigabytes: float, n_ctx_train: int, licence: str, description: str
-) -> CatalogModel:
-    model = _model(name, repo, quantization, gigabytes, n_ctx_train, licence, description)
-    return CatalogModel(**{**vars(model), "is_recommended": True})
 
 
 _CODER = "Qwen/Qwen2.5-Coder-{}-Instruct-GGUF"
@@ -58,19 +61,19 @@ _MODELS = (
     _model("qwen2.5-coder-1.5b", _CODER.format("1.5B"), "Q4_K_M", 1.12, 32768, "Apache-2.0", "small model for code"),
     _model("qwen2.5-coder-3b", _CODER.format("3B"), "Q4_K_M", 2.1, 32768, "Qwen-Research", "middling model for code"),
     _model("qwen2.5-coder-7b", _CODER.format("7B"), "Q4_K_M", 4.68, 32768, "Apache-2.0", "good model for code"),
-    _assistant("llama-3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", "Q4_K_M", 0.81, 131072, "Llama-3.2", "small assistant"),
-    _assistant("llama-3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Q4_K_M", 2.02, 131072, "Llama-3.2", "assistant that calls tools"),
-    _assistant("llama-3.1-8b", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "Q4_K_M", 4.92, 131072, "Llama-3.1", "assistant that calls tools"),
+    _model("llama-3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", "Q4_K_M", 0.81, 131072, "Llama-3.2", "small assistant", is_recommended=True),
+    _model("llama-3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Q4_K_M", 2.02, 131072, "Llama-3.2", "assistant that calls tools", is_recommended=True),
+    _model("llama-3.1-8b", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "Q4_K_M", 4.92, 131072, "Llama-3.1", "assistant that calls tools", is_recommended=True),
     _model("phi-3.5-mini", "bartowski/Phi-3.5-mini-instruct-GGUF", "Q4_K_M", 2.39, 131072, "MIT", "reasons well for its size"),
     _model("gemma-2-2b", "bartowski/gemma-2-2b-it-GGUF", "Q4_K_M", 1.71, 8192, "Gemma", "writes well; short window"),
-    _assistant("gemma-3-1b", "ggml-org/gemma-3-1b-it-GGUF", "Q4_K_M", 0.81, 32768, "Gemma", "small assistant"),
-    _assistant("gemma-3-4b", "ggml-org/gemma-3-4b-it-GGUF", "Q4_K_M", 2.49, 131072, "Gemma", "assistant in many languages; sees images"),
+    _model("gemma-3-1b", "ggml-org/gemma-3-1b-it-GGUF", "Q4_K_M", 0.81, 32768, "Gemma", "small assistant", is_recommended=True),
+    _model("gemma-3-4b", "ggml-org/gemma-3-4b-it-GGUF", "Q4_K_M", 2.49, 131072, "Gemma", "assistant in many languages; sees images", is_recommended=True),
     _model("qwen3-0.6b", "Qwen/Qwen3-0.6B-GGUF", "Q8_0", 0.64, 32768, "Apache-2.0", "very small; thinks; calls tools"),
-    _assistant("qwen3-4b", "Qwen/Qwen3-4B-GGUF", "Q4_K_M", 2.5, 32768, "Apache-2.0", "thinks; calls tools"),
-    _assistant("qwen3-8b", "Qwen/Qwen3-8B-GGUF", "Q4_K_M", 5.03, 32768, "Apache-2.0", "thinks; calls tools"),
+    _model("qwen3-4b", "Qwen/Qwen3-4B-GGUF", "Q4_K_M", 2.5, 32768, "Apache-2.0", "thinks; calls tools", is_recommended=True),
+    _model("qwen3-8b", "Qwen/Qwen3-8B-GGUF", "Q4_K_M", 5.03, 32768, "Apache-2.0", "thinks; calls tools", is_recommended=True),
     _model("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B-Instruct-GGUF", "Q4_K_M", 1.06, 8192, "Apache-2.0", "small assistant"),
-    _assistant("smollm3-3b", "ggml-org/SmolLM3-3B-GGUF", "Q4_K_M", 1.92, 65536, "Apache-2.0", "thinks; fully open"),
-    _assistant("gpt-oss-20b", "ggml-org/gpt-oss-20b-GGUF", "MXFP4", 12.1, 131072, "Apache-2.0", "thinks; calls tools; wants 16 GB"),
+    _model("smollm3-3b", "ggml-org/SmolLM3-3B-GGUF", "Q4_K_M", 1.92, 65536, "Apache-2.0", "thinks; fully open", is_recommended=True),
+    _model("gpt-oss-20b", "ggml-org/gpt-oss-20b-GGUF", "MXFP4", 12.1, 131072, "Apache-2.0", "thinks; calls tools; wants 16 GB", is_recommended=True),
 )  # fmt: skip
 
 HUB_MODELS: dict[str, CatalogModel] = {model.name: model for model in _MODELS}
