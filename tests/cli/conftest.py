@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,3 +41,11 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(int(ended.value.code or 0), out, err)
 
     return invoke
+
+
+@pytest.fixture
+def environ(own_configuration: Path, micro_model: Path) -> dict[str, str]:
+    """The environment of a command in a process of its own: the micro model is the default."""
+    values = {name: value for name, value in os.environ.items() if not name.startswith("LOCALLLAMA_")}
+    values |= {"LOCALLLAMA_CONFIG_DIR": str(own_configuration.parent), "LOCALLLAMA_MODEL": str(micro_model)}
+    return values | {"NO_COLOR": "1"}

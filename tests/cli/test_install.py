@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from localllama.cli import installing
+from support.fake_llama_server import Behaviour, make_fake_llama_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the methods of Linux")
 
@@ -49,7 +50,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_homebrew_comes_first_and_is_enough(command, told, monkeypatch) -> None:
     install, lines = told
     install(brew="echo pouring", apt_get="exit 0")
-    monkeypatch.setattr(installing, "_fault_of_runtime", lambda: None)
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: None)
     outcome = command("install", "--yes")
     assert outcome.code == 0, outcome.err
     assert lines() == ["brew info llama.cpp", "brew install llama.cpp"]
@@ -62,7 +63,7 @@ def test_each_failure_leads_to_the_next_with_sudo_only_where_told(command, told,
     # brew's download fails, apt's index has no such package, dnf succeeds with a runtime that does not load a model.
     install(brew='[ "$1" = info ]', apt_get="exit 100", dnf="exit 0", pacman="exit 0", zypper="exit 0", sudo='"$@"')
     faults = iter(["died of SIGILL", None])
-    monkeypatch.setattr(installing, "_fault_of_runtime", lambda: next(faults))
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: next(faults))
     outcome = command("install", "--yes", "--sudo")
     assert outcome.code == 0, outcome.err
     said = [line.replace(f"{os.environ['PATH']}/", "") for line in lines()]
@@ -84,7 +85,7 @@ def test_each_failure_leads_to_the_next_with_sudo_only_where_told(command, told,
 def test_without_sudo_root_is_not_taken_and_pip_is_the_last(command, told, monkeypatch) -> None:
     install, lines = told
     install(apt_get="exit 0", zypper="exit 0", sudo='"$@"')
-    monkeypatch.setattr(installing, "_fault_of_runtime", lambda: None)
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: None)
     outcome = command("install", "--yes")
     assert outcome.code == 0, outcome.err
     assert lines() == [
@@ -120,6 +121,10 @@ def test_the_check_loads_a_real_model_even_where_there_is_none(tmp_path: Path, m
     monkeypatch.setenv("LOCALLLAMA_MODELS", str(tmp_path))
     monkeypatch.setenv("LOCALLLAMA_MODEL", "/nowhere/model.gguf")
     monkeypatch.setattr(installing, "DEMO_MODEL", "/nowhere/model.gguf")
-    assert installing._fault_of_runtime() is None
-    monkeypatch.setenv("LOCALLLAMA_RUNTIME", "/nowhere/llama-server")
-    assert "/nowhere/llama-server" in installing._fault_of_runtime() or "Hint" in installing._fault_of_runtime()
+    assert installing._fault_of_runtime("embedded") is None
+
+
+def test_the_check_is_not_passed_by_another_rung(tmp_path: Path, monkeypatch) -> None:
+    program = make_fake_llama_server(tmp_path, Behaviour(load_signal="SIGILL"))
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    assert "SIGILL" in str(installing._fault_of_runtime("llama-server"))

@@ -2,7 +2,7 @@
 
 Homebrew first on macOS and Linux, then the system's own package manager, and the wheel into this environment as the last.
 Nothing here runs without `run`, which the caller gives; `sudo` is used only where it was asked for. That a program was
-installed proves nothing: the caller has to load a model with it (`is_working`).
+installed proves nothing: the caller has to load a model with it (`fault_of`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Method:
     needs_root: bool = False
     systems: tuple[str, ...] = ("linux",)
     question: tuple[str, ...] = ()
+
+    @property
+    def runtime(self) -> str:
+        """The rung of the ladder that it installs."""
+        return "embedded" if self.name == "pip" else "llama-server"
 
 
 # Package names: Homebrew, Debian's pool (sid and later, Ubuntu's universe), Fedora, Arch and winget as of 2026. A system whose
@@ -133,7 +138,7 @@ def install_runtime(
     run: Callable[[Sequence[str]], int],
     ask: Callable[[Sequence[str]], int],
     announce: Callable[[Method, Sequence[str]], bool],
-    is_working: Callable[[], str | None],
+    fault_of: Callable[[Method], str | None],
     allow_sudo: bool = False,
     is_root: bool | None = None,
 ) -> list[Attempt]:
@@ -145,7 +150,7 @@ def install_runtime(
         run: Runs an installer with its output shown; returns its exit code.
         ask: Runs a question to an index, quietly; returns its exit code.
         announce: Shows a command before it runs; False passes it over.
-        is_working: Loads a model; None if that went well, else why it did not.
+        fault_of: Loads a model with what a method has installed; None if that went well, else why it did not.
         allow_sudo: Use sudo where root is needed.
         is_root: Whether this is root; default: find out.
 
@@ -161,7 +166,7 @@ def install_runtime(
         command = planned_command(method, environ, allow_sudo=allow_sudo, is_root=root)
         attempt = _attempt(method, command, run, ask, announce, environ, may_write=root or allow_sudo)
         if attempt.outcome == "installed":
-            fault = is_working()
+            fault = fault_of(method)
             if fault is None:
                 return [*attempts, attempt]
             attempt = Attempt(method.name, attempt.command, "does not work", fault)

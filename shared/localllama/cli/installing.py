@@ -47,7 +47,13 @@ def install(
         return is_agreed or typer.confirm("Run it?", default=True, err=True)
 
     attempts = install_runtime(
-        methods, os.environ, run=_run, ask=_ask, announce=announce, is_working=_fault_of_runtime, allow_sudo=allow_sudo
+        methods,
+        os.environ,
+        run=_run,
+        ask=_ask,
+        announce=announce,
+        fault_of=lambda chosen: _fault_of_runtime(chosen.runtime),
+        allow_sudo=allow_sudo,
     )
     for attempt in attempts[:-1]:
         errors().print(f"{attempt.method}: {attempt.detail}", style="dim", markup=False, highlight=False)
@@ -82,17 +88,28 @@ def _ask(command: Sequence[str]) -> int:
 
 _CHECK = """
 import sys
-from localllama import ChatRequest, LocalLlamaClient, Message, SamplingSettings, ServerSettings
-with LocalLlamaClient(ServerSettings(model=sys.argv[1], n_threads=1), sampling=SamplingSettings(max_tokens=1)) as client:
-    client.chat(ChatRequest((Message("user", "Hello"),)))
+from localllama import (
+    ChatRequest, LocalLlamaClient, LocalLlamaError, Message, SamplingSettings, ServerSettings
+)
+settings = ServerSettings(model=sys.argv[1], runtime=sys.argv[2], n_threads=1)
+try:
+    with LocalLlamaClient(settings, sampling=SamplingSettings(max_tokens=1)) as client:
+        client.chat(ChatRequest((Message("user", "Hello"),)))
+except LocalLlamaError as error:
+    sys.exit(" ".join(error.message.split()))
 """
 
 
-def _fault_of_runtime() -> str | None:
-    """Load a model with what there is now; in a new process, which sees a package that was installed a moment ago."""
+def _fault_of_runtime(runtime: str) -> str | None:
+    """Load a model with one rung, so that no other one vouches for it.
+
+    In a new process, which sees a package that was installed a moment ago.
+    """
     with TemporaryDirectory() as place:
         model = _model_for_check(Path(place))
-        answer = subprocess.run([sys.executable, "-c", _CHECK, model], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            [sys.executable, "-c", _CHECK, model, runtime], capture_output=True, text=True, check=False
+        )
     if answer.returncode == 0:
         return None
     return answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "it does not load a model"
