@@ -45,7 +45,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["/bin/sh", "-c", "sleep 1000"]) as process:
+    with subprocess.Popen(["sleep", "1000"]) as process:
         yield process
         process.kill()
 
