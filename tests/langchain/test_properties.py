@@ -10,28 +10,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 
 from langchain_localllama._messages import to_core_messages
 from langchain_localllama._output import to_chat_result, to_generation_chunk
-from localllama import ChatChunk, ChatResult, Message, ToolCall, ToolCallDelta, Usage
-
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
-ARGUMENTS = st.dictionaries(
-    TEXTS, TEXTS | st.integers() | st.booleans() | st.none() | st.lists(TEXTS, max_size=2), max_size=3
-)
-CALLS = st.lists(st.tuples(TEXTS, ARGUMENTS), max_size=3)
-
-
-def made_calls(calls: list[tuple[str, dict[str, object]]]) -> tuple[ToolCall, ...]:
-    return tuple(
-        ToolCall(f"id{n}", name, json.dumps(arguments, ensure_ascii=False)) for n, (name, arguments) in enumerate(calls)
-    )
-
-
-def same(made: Message, *, text: str, reasoning: str, calls: tuple[ToolCall, ...]) -> None:
-    assert made.role == "assistant"
-    assert made.text == text
-    assert (made.reasoning or "") == reasoning
-    assert [(call.id, call.name, json.loads(call.arguments)) for call in made.tool_calls] == [
-        (call.id, call.name, json.loads(call.arguments)) for call in calls
-    ]
+from localllama import ChatResult, Usage
+from support.made_answers import CALLS, TEXTS, assert_same, in_pieces, made_calls
 
 
 @given(TEXTS | st.just(""), TEXTS | st.just(""), CALLS)
@@ -42,12 +22,12 @@ def test_an_answer_goes_into_the_next_prompt_as_it_came(
     message = to_chat_result(result, "m").generations[0].message
     assert isinstance(message, AIMessage)
     (back,) = to_core_messages([message])
-    same(back, text=text, reasoning=reasoning, calls=result.tool_calls)
+    assert_same(back, text=text, reasoning=reasoning, calls=result.tool_calls)
     # And as LangChain keeps it: as JSON, and as standard blocks.
     (stored,) = to_core_messages([AIMessage.model_validate_json(message.model_dump_json())])
-    same(stored, text=text, reasoning=reasoning, calls=result.tool_calls)
+    assert_same(stored, text=text, reasoning=reasoning, calls=result.tool_calls)
     (in_blocks,) = to_core_messages([AIMessage(content=message.content_blocks)])  # type: ignore[arg-type]
-    same(in_blocks, text=text, reasoning=reasoning, calls=result.tool_calls)
+    assert_same(in_blocks, text=text, reasoning=reasoning, calls=result.tool_calls)
 
 
 @given(st.lists(TEXTS, max_size=3), st.lists(TEXTS, max_size=3), CALLS, st.integers(1, 5), st.integers(0, 99))
@@ -56,23 +36,14 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(
 ) -> None:
     made = made_calls(calls)
     usage = Usage(7, n_tokens, 7 + n_tokens, cached_tokens=3)
-    chunks = [ChatChunk(reasoning=thought, id="a") for thought in thoughts] + [
-        ChatChunk(text=text, id="a") for text in texts
-    ]
-    for index, call in enumerate(made):
-        chunks.append(ChatChunk(tool_calls=(ToolCallDelta(index, call.id, call.name),)))
-        chunks += [
-            ChatChunk(tool_calls=(ToolCallDelta(index, arguments=call.arguments[start : start + size]),))
-            for start in range(0, len(call.arguments), size)
-        ]
-    chunks += [ChatChunk(finish_reason="stop"), ChatChunk(usage=usage)]
+    chunks = in_pieces(texts, thoughts, made, size=size, usage=usage)
     shown = [to_generation_chunk(chunk, "m") for chunk in chunks]
     added = AIMessageChunk("")
     for one in shown:
         assert one is not None
         added = added + one.message  # type: ignore[assignment]
     (back,) = to_core_messages([added])
-    same(back, text="".join(texts), reasoning="".join(thoughts), calls=made)
+    assert_same(back, text="".join(texts), reasoning="".join(thoughts), calls=made)
     assert added.usage_metadata is not None
     counts = added.usage_metadata
     assert (counts["input_tokens"], counts["output_tokens"], counts["total_tokens"]) == (7, n_tokens, 7 + n_tokens)

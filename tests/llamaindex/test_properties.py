@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
 
 from llamaindex_localllama._messages import to_messages
 from llamaindex_localllama._responses import StreamedAnswer, to_chat_response
-from localllama import ChatChunk, ChatResult, Message, ToolCall, ToolCallDelta, Usage
-
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
-ARGUMENTS = st.dictionaries(
-    TEXTS, TEXTS | st.integers() | st.booleans() | st.none() | st.lists(TEXTS, max_size=2), max_size=3
-)
-CALLS = st.lists(st.tuples(TEXTS, ARGUMENTS), max_size=3)
-
-
-def made_calls(calls: list[tuple[str, dict[str, object]]]) -> tuple[ToolCall, ...]:
-    return tuple(
-        ToolCall(f"id{n}", name, json.dumps(arguments, ensure_ascii=False)) for n, (name, arguments) in enumerate(calls)
-    )
-
-
-def same(made: Message, *, text: str, reasoning: str, calls: tuple[ToolCall, ...]) -> None:
-    assert made.role == "assistant"
-    assert made.text == text
-    assert (made.reasoning or "") == reasoning
-    assert [(call.id, call.name, json.loads(call.arguments)) for call in made.tool_calls] == [
-        (call.id, call.name, json.loads(call.arguments)) for call in calls
-    ]
+from localllama import ChatResult, Usage
+from support.made_answers import CALLS, TEXTS, assert_same, in_pieces, made_calls
 
 
 @given(TEXTS | st.just(""), TEXTS | st.just(""), CALLS)
@@ -41,9 +19,9 @@ def test_an_answer_goes_into_the_next_prompt_as_it_came(
     result = ChatResult(text=text, reasoning=reasoning, tool_calls=made_calls(calls))
     message = to_chat_response(result).message
     (back,) = to_messages([message])
-    same(back, text=text, reasoning=reasoning, calls=result.tool_calls)
+    assert_same(back, text=text, reasoning=reasoning, calls=result.tool_calls)
     (stored,) = to_messages([ChatMessage.model_validate_json(message.model_dump_json())])
-    same(stored, text=text, reasoning=reasoning, calls=result.tool_calls)
+    assert_same(stored, text=text, reasoning=reasoning, calls=result.tool_calls)
 
 
 @given(st.lists(TEXTS, max_size=3), st.lists(TEXTS, max_size=3), CALLS, st.integers(1, 5), st.integers(0, 99))
@@ -52,18 +30,11 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(
 ) -> None:
     made = made_calls(calls)
     usage = Usage(7, n_tokens, 7 + n_tokens, cached_tokens=3)
-    chunks = [ChatChunk(reasoning=thought) for thought in thoughts] + [ChatChunk(text=text) for text in texts]
-    for index, call in enumerate(made):
-        chunks.append(ChatChunk(tool_calls=(ToolCallDelta(index, call.id, call.name),)))
-        chunks += [
-            ChatChunk(tool_calls=(ToolCallDelta(index, arguments=call.arguments[start : start + size]),))
-            for start in range(0, len(call.arguments), size)
-        ]
-    chunks += [ChatChunk(finish_reason="stop"), ChatChunk(usage=usage)]
+    chunks = in_pieces(texts, thoughts, made, size=size, usage=usage)
     answer = StreamedAnswer()
     responses = [answer.chat_response(chunk) for chunk in chunks]
     (back,) = to_messages([responses[-1].message])
-    same(back, text="".join(texts), reasoning="".join(thoughts), calls=made)
+    assert_same(back, text="".join(texts), reasoning="".join(thoughts), calls=made)
     assert "".join(response.delta or "" for response in responses) == "".join(texts)
     raw = responses[-1].raw
     assert raw is not None
