@@ -319,7 +319,7 @@ class ChatLocalLlama(LocalLlamaParameters):
     @override
     def _resolve_model_profile(self) -> ModelProfile | None:
         info = self._model_info()
-        return to_profile(info, has_projector=self.mmproj is not None) if info else None
+        return to_profile(info, has_projector=info.mmproj is not None) if info else None
 
     @model_validator(mode="after")
     def _set_localllama_version(self) -> Self:

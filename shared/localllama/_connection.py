@@ -9,11 +9,12 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ClientClosedError, ConfigurationError, LocalLlamaError
-from .settings import SamplingSettings, ServerSettings, TimeoutSettings
+from .settings import PROJECTOR_OFF, SamplingSettings, ServerSettings, TimeoutSettings
 from .types import Endpoint, ModelInfo, StartProgress
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Connection:
         if self.settings.model is None or self.settings.base_url is not None:
             return None
         path = locate_model(self.settings.model)
-        return None if path is None else _model_info(self.settings, str(path))
+        return None if path is None else _model_info(self.settings, path)
 
     # -- the server -------------------------------------------------------------------------------------------------
 
@@ -180,12 +181,18 @@ def _sharing_key(settings: ServerSettings) -> str:
     return hashlib.sha256(f"{settings.identity()} {directory}".encode()).hexdigest()
 
 
-def _model_info(settings: ServerSettings, path: str) -> ModelInfo:
+def _model_info(settings: ServerSettings, path: Path) -> ModelInfo:
     from ._models.gguf import model_info
+    from ._models.projectors import locate_projector
 
     # Whoever sets the rope scaling by hand stretches the window beyond the trained length on purpose.
     is_stretched = any(argument.startswith(("--rope", "--yarn", "--override-kv")) for argument in settings.extra_args)
-    return model_info(path, settings.n_ctx, allow_longer=is_stretched)
+    info = model_info(path, settings.n_ctx, allow_longer=is_stretched)
+    if settings.mmproj is not None:
+        return info if settings.mmproj == PROJECTOR_OFF else replace(info, mmproj=settings.mmproj)
+    assert settings.model is not None
+    projector = locate_projector(settings.model, path)
+    return info if projector is None else replace(info, mmproj=str(projector))
 
 
 def _mock_model(reference: str, n_ctx: int | None) -> ModelInfo:
@@ -233,8 +240,9 @@ def _starter(settings: ServerSettings) -> Any:
                     detail=f"{fetched.reference}, {fetched.source}",
                 )
             ),
+            with_projector=settings.mmproj is None,
         )
-        return start_server(new_request(_model_info(settings, str(path))))
+        return start_server(new_request(_model_info(settings, path)))
 
     return start
 

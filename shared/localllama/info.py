@@ -42,6 +42,8 @@ class ModelInfo:
         quantization: Such as "Q4_K_M"; None if the header does not say.
         size_bytes: Size of the file, all splits together.
         chat_template: The Jinja template in the header, or None.
+        mmproj: The projector that the server is given, through which it sees or hears: the one of the settings, or one
+            found beside the model; None if there is none, or `mmproj="off"`.
         fingerprint: A digest of header, size and samples of the tensor data; equal for equal files, cheap to compute.
     """
 
@@ -54,6 +56,7 @@ class ModelInfo:
     size_bytes: int = 0
     chat_template: str | None = field(default=None, repr=False)
     fingerprint: str = ""
+    mmproj: str | None = None
 
 
 @dataclass(frozen=True)

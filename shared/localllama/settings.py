@@ -21,6 +21,7 @@ from ._settings_base import PathText as PathText  # noqa: PLC0414  # for the wra
 
 __all__ = [
     "DEFAULT_N_CTX",
+    "PROJECTOR_OFF",
     "KVCacheType",
     "LoraAdapter",
     "SamplingOptions",
@@ -37,6 +38,9 @@ DEFAULT_N_CTX = 8192
 
 The trained length of recent models (128k and more) would reserve many GB of KV cache that nobody asked for.
 """
+
+PROJECTOR_OFF = "off"
+"""The value of `mmproj` with which a model is served, and fetched, without its projector."""
 
 KVCacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
@@ -100,7 +104,8 @@ class ServerOptions(BaseModel):
         flash_attn: "on", "off" or "auto"; a bool is taken as "on" or "off".
         cache_type_k: Type of the KV cache's keys.
         cache_type_v: Type of the KV cache's values.
-        mmproj: Projector file of a model that sees or hears.
+        mmproj: Projector file of a model that sees or hears. Default: the one that lies beside the model on Hugging Face
+            or, alone with it, in its directory; "off" takes and fetches none.
         lora: LoRA adapters: paths or `LoraAdapter`.
         chat_template: A Jinja template, or "chatml". Default: the model's own.
         chat_template_file: A file with such a template.

@@ -284,8 +284,8 @@ def test_the_profile_says_what_the_file_says(script) -> None:
     assert profile["tool_calling"] is True
     assert profile["structured_output"] is True
     assert profile["reasoning_output"] is False
-    assert model(mmproj="p.gguf").profile["image_inputs"] is True
-    script.info = ModelInfo("T", "/m", 10, chat_template="{{ '<think>' }}")
+    script.info = ModelInfo("T", "/m", 10, chat_template="{{ '<think>' }}", mmproj="/p.gguf")
+    assert model().profile["image_inputs"] is True
     assert model().profile["reasoning_output"] is True
     assert model(profile={"max_input_tokens": 5}).profile == {"max_input_tokens": 5}
 

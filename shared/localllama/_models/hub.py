@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from localllama.errors import MissingDependencyError, ModelNotFoundError
+from localllama.errors import MissingDependencyError, ModelCorruptError, ModelNotFoundError
 
+from .gguf import read_gguf_header
 from .progress import FetchProgress, ProgressCallback
+from .projectors import choose_projector
 from .reference import ModelReference
 from .splits import split_parts, split_position
 
-__all__ = ["choose_file", "fetch_hub_model", "locate_hub_model"]
+__all__ = ["cached_files", "choose_file", "fetch_hub_model", "fetch_hub_projector", "locate_hub_model"]
 
 _DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")
 _NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
@@ -56,45 +58,70 @@ def locate_hub_model(reference: ModelReference) -> Path | None:
     What is in the cache wins over what a download would choose, so that a model that was used once is found without
     network. The cache is read without the library, whose import takes longer than the look.
     """
-    assert reference.repo is not None
-    snapshot = _cached_snapshot(reference.repo)
-    if snapshot is None:
-        return None
-    name = reference.file
-    if name is None:
-        names = sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
-        name = choose_file(names, reference.quantization)
-    if name is None:
+    snapshot, names = cached_files(reference)
+    name = reference.file or choose_file(names, reference.quantization)
+    if snapshot is None or name is None:
         return None
     paths = [snapshot / part for part in split_parts(name)]
     return paths[0] if all(path.is_file() for path in paths) else None
 
 
-def fetch_hub_model(reference: ModelReference, on_progress: ProgressCallback | None) -> Path:
-    """Download the model into the cache of huggingface_hub.
+def cached_files(reference: ModelReference) -> tuple[Path | None, list[str]]:
+    """The directory with the cached files of the repository's main branch, None if there is none, and their names."""
+    assert reference.repo is not None
+    snapshot = _cached_snapshot(reference.repo)
+    if snapshot is None:
+        return None, []
+    return snapshot, sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
+
+
+def fetch_hub_model(
+    reference: ModelReference, on_progress: ProgressCallback | None, *, with_projector: bool = True
+) -> Path:
+    """Download the model into the cache of huggingface_hub, and the projector that goes with it.
+
+    The projector comes first, so that a model in the cache has its projector there, however the fetch ended.
 
     Raises:
         MissingDependencyError: huggingface_hub is not installed.
         ModelNotFoundError: No such repository or file, no access, or no network.
+        ModelCorruptError: The projector is none.
     """
-    hub = _hub_if_installed()
-    if hub is None:
-        raise MissingDependencyError(
-            f"{reference.text!r} is on Hugging Face, and the package huggingface_hub is not installed.",
-            hint="pip install huggingface_hub",
-        )
-    name = reference.file or _chosen_on_hub(hub, reference)
+    hub = _hub_for(reference)
+    name, projector = _chosen_on_hub(hub, reference, with_projector=with_projector)
+    if projector is not None:
+        _fetch_projector(hub, reference, projector, on_progress)
     paths = [_download(hub, reference, part, on_progress) for part in split_parts(name)]
     return Path(paths[0])
 
 
-def _chosen_on_hub(hub: Any, reference: ModelReference) -> str:
+def fetch_hub_projector(reference: ModelReference, on_progress: ProgressCallback | None) -> Path | None:
+    """Download the projector alone; None if the repository has none for this model. Raises as `fetch_hub_model`."""
+    hub = _hub_for(reference)
+    _, projector = _chosen_on_hub(hub, reference, with_projector=True)
+    return _fetch_projector(hub, reference, projector, on_progress) if projector is not None else None
+
+
+def _fetch_projector(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> Path:
+    path = Path(_download(hub, reference, name, on_progress))
+    kind = read_gguf_header(path).kind
+    if kind != "mmproj":
+        raise ModelCorruptError(
+            f"{name} of {reference.repo} is named as a projector, but its header says {kind!r}.",
+            hint='Set mmproj="off", or give the path of a projector.',
+        )
+    return path
+
+
+def _chosen_on_hub(hub: Any, reference: ModelReference, *, with_projector: bool) -> tuple[str, str | None]:
+    if reference.file is not None and not (with_projector and _is_model(reference.file)):
+        return reference.file, None
     with _hub_errors(reference):
         files: list[str] = hub.list_repo_files(reference.repo)
-    name = choose_file(files, reference.quantization)
-    if name is None:
-        raise _no_such_file(reference, files, reference.quantization)
-    return name
+    name = reference.file or choose_file(files, reference.quantization)
+    if name is None or name not in files:
+        raise _no_such_file(reference, files, reference.file or reference.quantization)
+    return name, choose_projector(files, name) if with_projector else None
 
 
 def _download(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> str:
@@ -134,9 +161,12 @@ def _progress_bar_class(reference: str, name: str, on_progress: ProgressCallback
     return ReportingBar
 
 
-def _hub_if_installed() -> Any:
+def _hub_for(reference: ModelReference) -> Any:
     if importlib.util.find_spec("huggingface_hub") is None:
-        return None
+        raise MissingDependencyError(
+            f"{reference.text!r} is on Hugging Face, and the package huggingface_hub is not installed.",
+            hint="pip install huggingface_hub",
+        )
     return importlib.import_module("huggingface_hub")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["split_parts", "split_position"]
+__all__ = ["split_parts", "split_position", "split_stem"]
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE | re.DOTALL)
 
@@ -13,6 +13,12 @@ def split_position(name: str) -> tuple[int, int]:
     """Which part of how many a file is, by its name; (1, 1) for a model in one file."""
     match = _SPLIT.fullmatch(name)
     return (int(match["number"]), int(match["count"])) if match and int(match["count"]) > 1 else (1, 1)
+
+
+def split_stem(name: str) -> str:
+    """The name without ".gguf" and the number of a part."""
+    match = _SPLIT.fullmatch(name)
+    return match["stem"] if match else name[: -len(".gguf")] if name.lower().endswith(".gguf") else name
 
 
 def split_parts(name: str) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from .reference import ModelReference, parse_reference
 __all__ = [
     "FetchProgress",
     "fetch_model",
+    "fetch_projector",
     "locate_model",
     "locked",
     "require_space",
@@ -88,7 +89,7 @@ def locate_model(reference: str) -> Path | None:
     return locate_url_model(parsed)
 
 
-def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> Path:
+def fetch_model(reference: str, on_progress: ProgressCallback | None = None, *, with_projector: bool = True) -> Path:
     """Where the model is on this machine; it is downloaded first if it must be.
 
     Several processes and threads may ask for one model at once: one downloads it, the others wait.
@@ -97,6 +98,7 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> 
         reference: The model.
         on_progress: Called a few times per second while something is fetched, mostly in the calling thread; an error
             that it raises ends the fetch.
+        with_projector: Fetch the projector too that lies beside a model on Hugging Face; `locate_projector` finds it.
 
     Returns:
         An absolute path; after a download its header has been read.
@@ -114,7 +116,7 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> 
     if parsed.kind == "hub":
         from .hub import fetch_hub_model
 
-        path = fetch_hub_model(parsed, on_progress)
+        path = fetch_hub_model(parsed, on_progress, with_projector=with_projector)
     elif parsed.kind == "url":
         from .url import fetch_url_model
 
@@ -123,6 +125,26 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None) -> 
         assert parsed.name is not None
         path = _fetch_entry(catalog_entry(parsed.name), on_progress)
     read_gguf_header(path)
+    return path
+
+
+def fetch_projector(reference: str, on_progress: ProgressCallback | None = None) -> Path:
+    """Fetch the projector of a model on Hugging Face, which may be here already without it.
+
+    Raises:
+        ModelNotFoundError: There is none, or it could not be downloaded.
+        ModelCorruptError: What was downloaded is not a projector.
+    """
+    parsed = parse_reference(reference)
+    path: Path | None = None
+    if parsed.kind == "hub":
+        from .hub import fetch_hub_projector
+
+        path = fetch_hub_projector(parsed, on_progress)
+    if path is None:
+        raise ModelNotFoundError(
+            f"No projector lies beside {reference!r}.", hint="Give the path of one with the setting mmproj."
+        )
     return path
 
 

@@ -62,7 +62,8 @@ _RULES = (
     _rule(
         r"(?:image|audio|video) input is not supported|multimodal|mmproj",
         BadRequestError,
-        "Give the model's projector file as mmproj=..., or leave the image or sound out.",
+        "Give the model's projector file as mmproj=..., or leave the image or sound out. The projector of a model on "
+        "Hugging Face comes with it; where the model is here without: localllama models pull MODEL --projector",
     ),
     _rule(
         r"does not match the expected .*format",

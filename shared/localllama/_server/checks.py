@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from localllama.errors import ConfigurationError
-from localllama.settings import ServerSettings
+from localllama.settings import PROJECTOR_OFF, ServerSettings
 
 __all__ = ["check_setting_files"]
 
@@ -26,7 +26,7 @@ def check_setting_files(settings: ServerSettings) -> None:
 def _named_files(settings: ServerSettings) -> Iterator[tuple[str, str]]:
     for setting in ("mmproj", "chat_template_file", "draft_model"):
         path = getattr(settings, setting)
-        if path is not None:
+        if path is not None and (setting, path) != ("mmproj", PROJECTOR_OFF):
             yield setting, path
     for adapter in settings.lora:
         yield "lora", adapter.path

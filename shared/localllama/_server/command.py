@@ -17,7 +17,7 @@ from typing import Any
 
 from localllama._runtime.environment import without_llama_variables
 from localllama.errors import ConfigurationError, RuntimeBrokenError, UnsupportedFeatureError
-from localllama.settings import LoraAdapter, ServerSettings, nearest_name_hint
+from localllama.settings import PROJECTOR_OFF, LoraAdapter, ServerSettings, nearest_name_hint
 from localllama.types import ModelInfo
 
 __all__ = ["child_environment", "redacted", "redacted_command", "server_arguments"]
@@ -132,7 +132,7 @@ def server_arguments(
     line.prefer("alias", model.name.replace(",", " ").strip() or "model")
     _add_listener(line, socket_path, port, api_key_file)
     _add_sizes(line, settings, model)
-    _add_adapters(line, settings)
+    _add_adapters(line, settings, model)
     _add_template(line, settings)
     _add_draft(line, settings)
     for name in ("no_ui", "jinja", "no_context_shift", "offline"):
@@ -220,8 +220,11 @@ def _add_sizes(line: _Line, settings: ServerSettings, model: ModelInfo) -> None:
     line.need("n_gpu_layers", settings.n_gpu_layers)
 
 
-def _add_adapters(line: _Line, settings: ServerSettings) -> None:
-    line.need("mmproj", settings.mmproj, text=_absolute(settings.mmproj))
+def _add_adapters(line: _Line, settings: ServerSettings, model: ModelInfo) -> None:
+    if settings.mmproj is None and model.mmproj is not None:
+        line.prefer("mmproj", model.mmproj)  # found, not asked for: a program that only writes is served without it
+    elif settings.mmproj != PROJECTOR_OFF:
+        line.need("mmproj", settings.mmproj, text=_absolute(settings.mmproj))
     for adapter in settings.lora:
         _add_adapter(line, adapter)
 

@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,6 +101,25 @@ def start_server(request: StartRequest) -> StartedServer:
         ConfigurationError: A setting names a file that is not there, or a flag that the build does not have.
     """
     check_setting_files(request.settings)
+    try:
+        return _walk_down(request)
+    except (ServerStartError, ModelCorruptError, RuntimeBrokenError) as error:
+        projector = request.model.mmproj if request.settings.mmproj is None else None
+        if projector is None or isinstance(error, ServerStartTimeoutError):
+            raise
+        # It was found, not asked for: whoever only wants text must not be hindered by it. If the start fails without it
+        # too, that failure is the one to tell.
+        started = _walk_down(replace(request, model=replace(request.model, mmproj=None)))
+        warnings.warn(
+            f"{request.model.name} is served without its projector {projector}, so it takes no images or sound: "
+            f'{error.message} Set mmproj="off" to leave the projector out.',
+            LocalLlamaWarning,
+            stacklevel=2,
+        )
+        return started
+
+
+def _walk_down(request: StartRequest) -> StartedServer:
     settings = request.settings
     candidates = candidate_runtimes(settings.runtime, request.environ, allow_mock=settings.allow_mock).runtimes
     broken: list[RuntimeBrokenError | UnsupportedFeatureError] = []

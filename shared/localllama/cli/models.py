@@ -13,7 +13,8 @@ from localllama._models.catalog import CATALOG
 from localllama._models.gguf import model_info
 from localllama._models.hub_models import catalog_models
 from localllama._models.progress import FetchProgress
-from localllama._models.store import fetch_model, locate_model
+from localllama._models.projectors import locate_projector
+from localllama._models.store import fetch_model, fetch_projector, locate_model
 from localllama.errors import LocalLlamaError, ModelCorruptError, ModelNotFoundError
 from localllama.types import StartProgress
 
@@ -25,6 +26,12 @@ __all__ = ["app", "fetched"]
 app = typer.Typer(help="The models: list, fetch, look at, check, remove, choose.", no_args_is_help=True)
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL", help="A model reference, such as smollm2-135m.")]
+ProjectorOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--projector/--no-projector", help="What lets it see or hear: also now, or not. Default: with the model."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -64,9 +71,10 @@ def show(reference: Reference, is_json: JsonOption = False) -> None:
 
 
 @app.command()
-def pull(reference: Reference) -> None:
-    """Fetch a model, if it is not here, and print its path."""
-    output().print(str(fetched(reference)), markup=False, highlight=False)
+def pull(reference: Reference, is_projector_wanted: ProjectorOption = None) -> None:
+    """Fetch a model, if it is not here, and print its path. From Hugging Face the projector that lies beside it comes too."""
+    path = fetched(reference, is_projector_wanted=is_projector_wanted)
+    output().print(str(path), markup=False, highlight=False)
 
 
 @app.command()
@@ -117,15 +125,23 @@ def rm(
     errors().print(f"{reference} is removed; {shown_bytes(freed)} are free again.", markup=False, highlight=False)
 
 
-def fetched(reference: str) -> Path:
-    """The model's file; fetched, with a progress bar, if it is not here."""
+def fetched(reference: str, *, is_projector_wanted: bool | None = None) -> Path:
+    """The model's file; fetched, with a progress bar, if it is not here.
+
+    Args:
+        reference: The model.
+        is_projector_wanted: True asks for its projector also where the model is here, False never, None with the model.
+    """
     with starting() as progress:
 
         def report(step: FetchProgress) -> None:
             detail = f"{step.reference}, {step.source}"
             progress(StartProgress("fetching", 0.0, step.done_bytes, step.total_bytes, detail=detail))
 
-        return fetch_model(reference, report)
+        path = fetch_model(reference, report, with_projector=is_projector_wanted is not False)
+        if is_projector_wanted and locate_projector(reference, path) is None:
+            fetch_projector(reference, report)
+        return path
 
 
 def _located(reference: str) -> Path:

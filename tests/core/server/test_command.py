@@ -28,8 +28,10 @@ NEW = (OLD - {"--draft-max", "--draft-min"}) | {
 }
 
 
-def line(flags: frozenset[str] = NEW, *, n_ctx: int = 512, name: str = "micro", **values: Any) -> list[str]:
-    model = ModelInfo(name=name, path="/models/micro.gguf", n_ctx=n_ctx)
+def line(
+    flags: frozenset[str] = NEW, *, n_ctx: int = 512, name: str = "micro", found: str | None = None, **values: Any
+) -> list[str]:
+    model = ModelInfo(name=name, path="/models/micro.gguf", n_ctx=n_ctx, mmproj=found)
     settings = ServerSettings.build({"model": "micro.gguf", **values})
     return server_arguments(settings, model, socket_path="/s/x.sock", port=None, api_key_file=None, flags=flags)
 
@@ -99,6 +101,13 @@ def test_what_was_asked_for_and_is_unknown_is_refused_by_name(setting: str, valu
         line(frozenset(ESSENTIAL), **{setting: value})
     assert setting in caught.value.message
     assert flag in caught.value.message
+
+
+def test_a_projector_that_was_found_is_given_unless_another_was_or_none_is_wanted() -> None:
+    assert value_of(line(found="/models/mmproj.gguf"), "--mmproj") == "/models/mmproj.gguf"
+    assert value_of(line(found="/models/mmproj.gguf", mmproj="/own.gguf"), "--mmproj") == "/own.gguf"
+    assert "--mmproj" not in line(found="/models/mmproj.gguf", mmproj="off")
+    assert "--mmproj" not in line(frozenset(ESSENTIAL), found="/models/mmproj.gguf")
 
 
 def test_a_program_without_the_essential_flags_is_broken() -> None:

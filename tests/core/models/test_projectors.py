@@ -1,0 +1,163 @@
+"""The projector of a model that sees: which one is taken, fetched, found, left out, and what a bad one does to text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localllama import ChatRequest, LocalLlamaClient, LocalLlamaWarning, Message, SamplingSettings, ServerSettings
+from localllama._models.projectors import choose_projector, locate_projector
+from localllama._models.store import locate_model
+from support.fake_hub import COMMIT, fake_hub
+from support.gguf_bytes import small_model, string
+
+PROJECTOR = small_model(general__type=string("mmproj"), general__architecture=string("clip")).build()
+MODEL = small_model().build()
+REPOSITORY = "owner/sees-GGUF"
+
+
+@pytest.mark.parametrize(
+    ("files", "model", "chosen"),
+    [
+        (["m-Q4_K_M.gguf", "mmproj-F16.gguf", "mmproj-Q8_0.gguf"], "m-Q4_K_M.gguf", "mmproj-Q8_0.gguf"),
+        (["m-BF16.gguf", "mmproj-Q8_0.gguf", "mmproj-F16.gguf"], "m-BF16.gguf", "mmproj-F16.gguf"),
+        (["mmproj-BF16.gguf", "mmproj-F16.gguf"], "m-Q4_K_M.gguf", "mmproj-BF16.gguf"),
+        (["mmproj-F16.gguf", "BF16/mmproj-F32.gguf"], "BF16/m-BF16-00001-of-00002.gguf", "BF16/mmproj-F32.gguf"),
+        (["Q8/mmproj-F16.gguf"], "m-Q8_0.gguf", None),
+        (["m-mmproj-model-f16.gguf", "mmproj.txt"], "m.gguf", "m-mmproj-model-f16.gguf"),
+        (["m.gguf", "mmproj/m.gguf"], "mmproj/m.gguf", None),
+        (["m.gguf"], "m.gguf", None),
+    ],
+)
+def test_the_projector_that_llama_cpp_would_take(files: list[str], model: str, chosen: str | None) -> None:
+    assert choose_projector(files, model) == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["m.gguf", "mmproj-F16.gguf"], "mmproj-F16.gguf"),
+        (["m.gguf", "mmproj-F16.gguf", "mmproj-Q8_0.gguf"], None),
+        (["m.gguf", "other.gguf", "mmproj-F16.gguf"], None),
+        (["m.gguf", "m-mmproj.gguf"], None),
+        (["m.gguf"], None),
+    ],
+)
+def test_beside_a_file_only_where_there_is_no_doubt(tmp_path: Path, names: list[str], found: str | None) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(PROJECTOR if "mmproj" in name else MODEL)
+    model = tmp_path / "m.gguf"
+    assert locate_projector(str(model), model) == (tmp_path / found if found else None)
+
+
+@pytest.mark.parametrize("content", [MODEL, PROJECTOR[:40], b""])
+def test_a_file_that_is_no_projector_is_none(tmp_path: Path, content: bytes) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(MODEL)
+    (tmp_path / "mmproj-F16.gguf").write_bytes(content)
+    assert locate_projector(str(model), model) is None
+
+
+# The library reads its settings once, at import, so each case runs in a process of its own.
+_RUN = """
+import sys, time
+time.sleep = lambda seconds: None  # the library waits 20 s between its attempts to connect
+from localllama.cli.app import run
+run(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    sees = {"m-Q4_K_M.gguf": MODEL, "mmproj-F16.gguf": PROJECTOR, "mmproj-Q8_0.gguf": PROJECTOR}
+    wrong = {"m-Q4_K_M.gguf": MODEL, "mmproj-F16.gguf": MODEL}
+    with fake_hub({REPOSITORY: sees, "owner/wrong-GGUF": wrong, "owner/text-GGUF": {"m.gguf": MODEL}}) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def pull(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`localllama models pull`; gives the exit code and standard error, and lets this process see the same cache."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+
+    def run(*arguments: str, endpoint: str = hub) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, "models", "pull", *arguments],
+            env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    return run
+
+
+def cached(tmp_path: Path) -> set[str]:
+    return {path.name for path in tmp_path.rglob(f"{COMMIT}/*")}
+
+
+def found(reference: str) -> str | None:
+    path = locate_model(reference)
+    assert path is not None
+    projector = locate_projector(reference, path)
+    return projector.name if projector else None
+
+
+@pytest.mark.parametrize("reference", [REPOSITORY, f"hf:{REPOSITORY}/m-Q4_K_M.gguf"])
+def test_it_comes_with_the_model_of_a_repository(pull, tmp_path: Path, reference: str) -> None:
+    assert pull(reference)[0] == 0
+    assert cached(tmp_path) == {"m-Q4_K_M.gguf", "mmproj-Q8_0.gguf"}
+    assert found(reference) == "mmproj-Q8_0.gguf"
+    with LocalLlamaClient(ServerSettings(model=reference)) as client:
+        info = client.model_info()
+        assert info is not None
+        assert Path(str(info.mmproj)).name == "mmproj-Q8_0.gguf"
+    with LocalLlamaClient(ServerSettings(model=reference, mmproj="off")) as client:
+        info = client.model_info()
+        assert info is not None
+        assert info.mmproj is None
+
+
+def test_not_wanted_it_stays_away_and_can_come_later(pull, tmp_path: Path) -> None:
+    assert pull(REPOSITORY, "--no-projector")[0] == 0
+    assert cached(tmp_path) == {"m-Q4_K_M.gguf"}
+    assert found(REPOSITORY) is None
+    assert pull(REPOSITORY, endpoint="http://127.0.0.1:9")[0] == 0, "the model is here, so nothing is asked for"
+    assert pull(REPOSITORY, "--projector")[0] == 0
+    assert found(REPOSITORY) == "mmproj-Q8_0.gguf"
+
+
+def test_where_there_is_none(pull) -> None:
+    assert pull("owner/text-GGUF")[0] == 0
+    code, err = pull("owner/text-GGUF", "--projector")
+    assert code == 3
+    assert "No projector" in err
+
+
+def test_a_model_that_is_named_as_a_projector_is_refused_before_the_model_comes(pull, tmp_path: Path) -> None:
+    code, err = pull("owner/wrong-GGUF")
+    assert code == 3
+    assert "mmproj-F16.gguf of owner/wrong-GGUF is named as a projector" in err
+    assert "m-Q4_K_M.gguf" not in cached(tmp_path)
+    assert pull("owner/wrong-GGUF", "--no-projector")[0] == 0
+
+
+def test_text_goes_on_without_a_projector_that_llama_cpp_cannot_load(tmp_path: Path, micro_model: Path) -> None:
+    model = tmp_path / "micro.gguf"
+    model.write_bytes(micro_model.read_bytes())
+    (tmp_path / "mmproj-F16.gguf").write_bytes(PROJECTOR)
+    runtime = os.environ.get("LOCALLLAMA_TEST_LLAMA_SERVER", "auto")
+    settings = ServerSettings(model=str(model), runtime=runtime, n_threads=1)
+    request = ChatRequest((Message("user", "Hi"),))
+    with (
+        LocalLlamaClient(settings, sampling=SamplingSettings(max_tokens=3)) as client,
+        pytest.warns(LocalLlamaWarning, match=r"without its projector .*mmproj-F16\.gguf"),
+    ):
+        assert client.chat(request).usage.completion_tokens == 3
