@@ -158,14 +158,26 @@ async def test_async_calls_run_beside_each_other_and_are_cancelled(endless: Serv
 
 
 def test_a_program_that_is_interrupted_says_so(endless: ServerSettings) -> None:
-    with LocalLlamaClient(endless, sampling=ENDLESS) as client:
-        stream = client.stream_chat(HELLO)
-        next(stream)
-        programs_of(client)[0].send_signal(signal.SIGINT)
-        with pytest.raises(ProgramFailedError, match="interrupted") as caught:
-            for _ in stream:
-                continue
-        assert caught.value.stderr
+    """llama.cpp's handler of SIGINT takes the lock of its own log: one that strikes while the lock is held waits for itself.
+
+    No program can be asked to do better, so such an answer must end by its time limit, and the next interruption is tried.
+    """
+    waited = TimeoutSettings(between_tokens_seconds=10)
+    for _ in range(5):
+        with LocalLlamaClient(endless, sampling=ENDLESS) as client:
+            stream = client.stream_chat(HELLO, timeouts=waited)
+            next(stream)
+            program = programs_of(client)[0]
+            program.send_signal(signal.SIGINT)
+            with pytest.raises((ProgramFailedError, RequestTimeoutError)) as caught:
+                for _ in stream:
+                    continue
+            wait_until(lambda program=program: not program.is_running(), what="the end of the program")
+        if isinstance(caught.value, ProgramFailedError):
+            break
+    assert isinstance(caught.value, ProgramFailedError)
+    assert "interrupted" in str(caught.value)
+    assert caught.value.stderr
 
 
 def test_a_program_that_is_killed_says_so(endless: ServerSettings) -> None:
