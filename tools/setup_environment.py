@@ -31,6 +31,7 @@ STAMP_NAME = ".localllama-setup.json"
 STAMP_FORMAT = 1
 OLDEST_PIP_WITH_GROUPS = (25, 1)
 SHOWN_LOG_LINES = 30
+SOURCES = ("shared/localllama", "langchain_localllama", "llamaindex_localllama")
 
 
 class SetupError(Exception):
@@ -187,6 +188,9 @@ def _install(environment: Path, *, with_dev_tools: bool, uv: str | None, is_lowe
             command,
             hint="Is a package index in reach? What was downloaded is kept by pip or uv, so trying again is cheap.",
         )
+        # As pip does for what it copies. Where PYTHONDONTWRITEBYTECODE is set nothing else would do it for an editable
+        # install, and each process would compile our sources anew.
+        _run([python, "-m", "compileall", "-q", *(str(ROOT / source) for source in SOURCES)])
 
 
 def _pip_version(python: str) -> tuple[int, ...]:

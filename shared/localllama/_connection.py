@@ -201,6 +201,9 @@ def _mock_model(reference: str, n_ctx: int | None) -> ModelInfo:
 
 
 def _load_probe() -> HealthProbe:
+    # Called while the child starts, so that loading what the first call needs costs no time of its own.
+    import tenacity  # noqa: F401
+
     from ._transports.http import probe_health
 
     return probe_health

@@ -15,8 +15,9 @@ from .process import ExitStatus, ServerProcess
 HealthProbe = Callable[[Endpoint, float], Literal["ready", "loading", "unreachable"]]
 """Asks `/health` once; the second argument is its time limit in seconds. Passed in, because HTTP lives above."""
 
-_FIRST_PAUSE_SECONDS = 0.003
+_SHORTEST_PAUSE_SECONDS = 0.003
 _LONGEST_PAUSE_SECONDS = 0.05
+_PAUSE_SHARE = 0.02  # of the time waited so far: nobody waits noticeably longer than the server took
 _PROBE_TIMEOUT_SECONDS = 2.0
 
 
@@ -55,8 +56,8 @@ def wait_until_ready(
         is_cancelled: Asked between two polls; true ends the wait.
         on_wait: Called between two polls, for progress.
     """
-    deadline = time.monotonic() + timeout_seconds
-    pause_seconds = _FIRST_PAUSE_SECONDS
+    began = time.monotonic()
+    deadline = began + timeout_seconds
     while True:
         status = process.exit_status()
         if status is not None:
@@ -71,7 +72,8 @@ def wait_until_ready(
         if time.monotonic() >= deadline:
             return Readiness("timeout")
         on_wait()
+        waited_seconds = time.monotonic() - began
+        pause_seconds = min(max(_PAUSE_SHARE * waited_seconds, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         status = process.wait_for_exit(pause_seconds)
         if status is not None:
             return Readiness("exited", status)
-        pause_seconds = min(pause_seconds * 1.4, _LONGEST_PAUSE_SECONDS)
