@@ -3,7 +3,7 @@
 #   make MODEL=./model.gguf demo              with that model
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test deaths llama-cpp record lint format types bench bench-tools setup setup-dev clean
+.PHONY: help demo test deaths llama-cpp record lint format types bench bench-tools docs docs-serve setup setup-dev clean
 
 PYTHON ?=
 MODEL ?=
@@ -65,6 +65,14 @@ setup:
 
 setup-dev:
 	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup_environment.py --dev
+
+docs: setup-dev  ## Build the documentation into .cache/site; a dead link fails
+	@$(RUN) -m pip install --quiet --group docs
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+
+docs-serve: setup-dev  ## Show the documentation in a browser while you write
+	@$(RUN) -m pip install --quiet --group docs
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve
 
 clean:  ## Remove what these targets made
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

@@ -10,27 +10,21 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.documents import ROOT, Block, python_blocks
+
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
 
 
-def _blocks() -> list[tuple[str, str]]:
-    found = []
-    for name in DOCUMENTS:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            line = text[: match.start()].count("\n") + 2
-            found.append((f"{name}:{line}", match[1]))
-    return found
+def _blocks() -> list[Block]:
+    return [block for name in DOCUMENTS for block in python_blocks(ROOT / name) if not block.reason]
 
 
 @pytest.mark.smollm2
-@pytest.mark.parametrize(("place", "block"), _blocks(), ids=[place for place, _ in _blocks()])
-def test_block_runs(place: str, block: str, tmp_path: Path, micro_model: Path, smollm2_model: Path) -> None:
+@pytest.mark.parametrize("block", _blocks(), ids=lambda block: block.place)
+def test_block_runs(block: Block, tmp_path: Path, micro_model: Path, smollm2_model: Path) -> None:
     shutil.copy(micro_model, tmp_path / "model.gguf")
     answer = subprocess.run(
-        # Line numbers in a traceback are those of the document.
-        [sys.executable, "-c", "\n" * (int(place.partition(":")[2]) - 1) + block],
+        [sys.executable, "-c", block.padded()],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -38,14 +32,20 @@ def test_block_runs(place: str, block: str, tmp_path: Path, micro_model: Path, s
         timeout=240,
     )
     assert answer.returncode == 0, answer.stderr
-    if "print(" in block:
+    if "print(" in block.text:
         assert answer.stdout.strip()
 
 
 def test_the_readme_shows_each_framework() -> None:
-    text = "\n".join(block for place, block in _blocks() if place.startswith("README"))
+    text = "\n".join(block.text for block in _blocks() if block.page.name == "README.md")
     for name in ("ChatLocalLlama", "LocalLlama(", "LocalLlamaClient"):
         assert name in text
+
+
+def test_every_file_that_a_document_links_to_is_there() -> None:
+    for name in DOCUMENTS:
+        linked = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / name).read_text())
+        assert [path for path in linked if not (ROOT / path).exists()] == [], name
 
 
 def test_every_make_target_that_the_documents_name_is_there() -> None:
