@@ -22,6 +22,7 @@ from typing import Any
 
 from ._call import Call, Exchange, Notes, PlanForm, Sending, is_refusal_of_tools, learn_server, planned, rendered
 from ._protocol.decoding import DecodingPlan, enforced_schema
+from ._protocol.gbnf import grammar_of
 from ._protocol.leaked_calls import MARKERS, LeakedCallReader
 from ._protocol.request import build_chat_body, build_completion_body
 from ._protocol.stream import ChatStreamParser, CompletionStreamParser
@@ -108,7 +109,7 @@ class ChatCall(Call):
             schema = enforced_schema(plan.request)
             body = build_completion_body(prompt if schema is None else without_thinking(prompt), sampling)
             if schema is not None:
-                body["json_schema"] = dict(schema)
+                body["grammar"] = grammar_of(schema)
             elif new_reader is not None:
                 body["preserved_tokens"] = list(MARKERS)  # special tokens in most vocabularies, and not shown else
             return Sending("/completion", body, CompletionStreamParser(new_reader=new_reader))

@@ -68,7 +68,11 @@ class MockAnswering:
         raise RefusalError(f"the mock cannot do this: {path}", kind="feature_disabled", status=501)
 
     def answer(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """An answer, of the form that is asked for."""
+        """An answer, of the form that is asked for.
+
+        Raises:
+            RefusalError: It is to follow a grammar.
+        """
         is_chat = path != "/completion"
         if is_chat:
             job = chat_job(body, self._rendered, None, (), _EveryFlag())
@@ -76,6 +80,8 @@ class MockAnswering:
         else:
             job = completion_job(body, _EveryFlag())
             said = job.prompt
+        if job.grammar is not None:
+            raise RefusalError("the mock cannot do this: a grammar", kind="feature_disabled", status=501)
         if job.schema is not None:
             text = json.dumps(minimal_value(json.loads(job.schema)), ensure_ascii=False)
         else:

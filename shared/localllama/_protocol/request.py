@@ -15,7 +15,8 @@ from localllama.errors import ConfigurationError
 from localllama.settings import SamplingSettings
 from localllama.types import AudioPart, ChatRequest, ContentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
 
-from .schemas import parse_json
+from .gbnf import grammar_of
+from .schemas import parse_json, prepare_schema
 
 __all__ = ["MALFORMED_KEY", "build_chat_body", "build_completion_body", "encode_body", "wire_messages", "wire_tools"]
 
@@ -71,18 +72,22 @@ def build_completion_body(prompt: str, sampling: SamplingSettings) -> dict[str, 
     """The body for the native `/completion`: a raw prompt, no chat template, streamed.
 
     Settings that only a chat template gives a meaning (`chat_template_kwargs`, `reasoning`, `reasoning_budget`) are not
-    sent.
+    sent. A JSON Schema goes out as the grammar that it stands for; see `gbnf`.
 
     Args:
         prompt: Sent as it is; special tokens in it are recognised by the server.
         sampling: The sampling settings; a field that is None is not sent. `extra_body` comes last and wins.
 
     Raises:
-        ConfigurationError: The prompt is not Unicode text, or an `extra_body` that sets what this package must set itself.
+        ConfigurationError: The prompt is not Unicode text, an `extra_body` that sets what this package must set itself, or a
+            schema that cannot be used.
     """
     _check_text(prompt, "the prompt")
     body: dict[str, Any] = {"prompt": prompt, "stream": True, "return_progress": True}
     body.update(_plain_sampling_fields(sampling))
+    schema = body.pop("json_schema", None)
+    if schema is not None:
+        body["grammar"] = grammar_of(prepare_schema(schema).for_server)
     if sampling.max_tokens is not None:
         body["n_predict"] = sampling.max_tokens
     if sampling.top_logprobs is not None and sampling.logprobs is not False:

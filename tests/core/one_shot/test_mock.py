@@ -11,8 +11,10 @@ from localllama import (
     ChatRequest,
     ConfigurationError,
     LocalLlamaClient,
+    LocalLlamaError,
     LocalLlamaWarning,
     Message,
+    SamplingSettings,
     ServerSettings,
     ToolSpec,
 )
@@ -52,6 +54,15 @@ def test_it_obeys_schemas_and_tools() -> None:
         call = client.chat(ChatRequest(HELLO.messages, tools=(tool,), tool_choice="required")).tool_calls[0]
     assert call.name == "count"
     assert json.loads(call.arguments)["n"] >= 4
+
+
+def test_it_refuses_a_grammar() -> None:
+    settings = ServerSettings(model="any", runtime="mock", allow_mock=True)
+    with (
+        LocalLlamaClient(settings) as client,
+        pytest.raises(LocalLlamaError, match="the mock cannot do this: a grammar"),
+    ):
+        client.chat(HELLO, sampling=SamplingSettings(grammar='root ::= "a"'))
 
 
 def test_it_is_the_last_rung(micro_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

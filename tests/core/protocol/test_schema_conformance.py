@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from localllama import ChatRequest, ChatResult, LocalLlamaClient, Message, SamplingSettings, ServerSettings
+from localllama._protocol.gbnf import grammar_of
 from localllama._protocol.schemas import CheckResult, GenerationBounds, check_instance, prepare_schema
 from support.schema_cases import SCHEMA_CASES
 
@@ -53,6 +54,20 @@ def generate(client: LocalLlamaClient, schema: Mapping[str, Any], seed: int) -> 
     return client.chat(ChatRequest((Message("user", f"Seed {seed}."),)), sampling=sampling)
 
 
+def generate_raw(client: LocalLlamaClient, schema: Mapping[str, Any], seed: int) -> ChatResult:
+    sampling = SamplingSettings(
+        max_tokens=MAX_TOKENS,
+        seed=seed,
+        temperature=TEMPERATURES[seed % len(TEMPERATURES)],
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        grammar=grammar_of(schema),
+        extra_body={"logit_bias": [[token, False] for token in BANNED_TOKENS]},
+    )
+    return client.complete(f"Seed {seed}.", sampling=sampling)
+
+
 def answers(client: LocalLlamaClient, schema: Mapping[str, Any], sent: Mapping[str, Any]) -> list[CheckResult]:
     results = [generate(client, sent, seed) for seed in SEEDS]
     whole = [result.text for result in results if result.finish_reason == "stop"]
@@ -70,6 +85,17 @@ def test_answers_satisfy_the_schema(client: LocalLlamaClient, schema: dict[str, 
     left = {keyword for _, keyword in prepared.unenforced} | ({"oneOf"} if prepared.unenforced else set())
     for check in answers(client, schema, prepared.for_server):
         assert {violation.keyword for violation in check.violations} <= left, check.violations
+
+
+@pytest.mark.parametrize("schema", CASES)
+def test_raw_answers_satisfy_the_schema(client: LocalLlamaClient, schema: dict[str, Any]) -> None:
+    """Under our own grammar; what it says of each schema, `test_gbnf.py` tells."""
+    prepared = prepare_schema(schema, bounds=GenerationBounds.for_tokens(MAX_TOKENS // 2))
+    results = (generate_raw(client, prepared.for_repair, seed) for seed in range(1, 20))
+    # Noise may go on with a map or a list until it is cut; an answer that ends comes soon.
+    text = next((result.text for result in results if result.finish_reason == "stop"), None)
+    assert text is not None, "every answer was cut"
+    assert check_instance(schema, text).violations == ()
 
 
 def test_llama_cpp_alone_breaks_a_schema_that_is_prepared_here(client: LocalLlamaClient) -> None:
