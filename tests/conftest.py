@@ -38,11 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the shell that runs the tests may change what they see."""
+def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No variable of the shell that runs the tests may change what they see, and no cache of the user's is written."""
     for name in list(os.environ):
         if name.startswith(_FOREIGN_PREFIXES) and not name.startswith(("LOCALLLAMA_TEST_", "LC_ALL", "LC_CTYPE")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LOCALLLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "localllama-cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -106,14 +106,14 @@ class StartProgress:
     """What is going on before the first answer.
 
     Attributes:
-        stage: "fetching" a model, "starting" a server, "loading" the model in it, or "ready".
+        stage: "fetching" a model, "installing" a runtime, "starting" a server, "loading" the model in it, or "ready".
         elapsed_seconds: Since the start began.
         done_bytes: Fetched so far, while fetching.
         total_bytes: Size of what is fetched, if known.
         detail: The model, or the runtime, for people.
     """
 
-    stage: Literal["fetching", "starting", "loading", "ready"]
+    stage: Literal["fetching", "installing", "starting", "loading", "ready"]
     elapsed_seconds: float
     done_bytes: int = 0
     total_bytes: int | None = None

@@ -90,6 +90,8 @@ class ServerOptions(BaseModel):
             embedded `xllamacpp`, and last the programs that answer once (`llama-completion`, `llama-cli`), which load the
             model for each call. "llama-server", "embedded", "one-shot" and "mock" take that rung only; anything else is
             the path of a program, tried first.
+        auto_install: Where no runtime serves, do once what `localllama install` does, without sudo and without asking; each
+            command is shown as a warning, and what it prints on standard error. Default False.
         allow_open_port: Whether the new `llama-cli` may be used where there is nothing else: while it answers, it listens
             on a loopback port that any user of this machine can reach. Default True, with a warning.
         allow_mock: Whether the mock, which answers without a model and says so, may be the last rung. Default False.
@@ -123,6 +125,7 @@ class ServerOptions(BaseModel):
 
     model: PathText | None = None
     runtime: PathText = "auto"
+    auto_install: bool = False
     allow_open_port: bool = True
     allow_mock: bool = False
     n_ctx: int | None = Field(default=None, ge=1)

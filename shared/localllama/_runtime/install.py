@@ -17,6 +17,8 @@ from typing import Literal
 
 from localllama.errors import ConfigurationError, LlamaRuntimeError
 
+from .resolve import python_program
+
 __all__ = ["METHODS", "Attempt", "Method", "install_runtime", "methods_for", "planned_command"]
 
 Outcome = Literal["installed", "unknown package", "failed", "does not work", "missing", "needs rights"]
@@ -118,17 +120,27 @@ def planned_command(
 ) -> tuple[str, ...] | None:
     """The whole command line; None if the package manager is not on this machine."""
     if method.name == "pip":
+        python = python_program()
+        if python is None:
+            return None
         if importlib.util.find_spec("pip") is not None:
-            return (sys.executable, "-m", "pip", "install", *method.command)
-        uv = shutil.which("uv", path=environ.get("PATH"))
-        return (uv, "pip", "install", "--python", sys.executable, *method.command) if uv else None
-    program = shutil.which(method.program, path=environ.get("PATH", ""))
+            return (python, "-m", "pip", "install", *method.command)
+        uv = _program("uv", environ)
+        return (uv, "pip", "install", "--python", python, *method.command) if uv else None
+    program = _program(method.program, environ)
     if program is None:
         return None
     if method.needs_root and not is_root and allow_sudo:
-        sudo = shutil.which("sudo", path=environ.get("PATH", ""))
+        sudo = _program("sudo", environ)
         return (sudo, program, *method.command) if sudo else (program, *method.command)
     return (program, *method.command)
+
+
+def _program(name: str, environ: Mapping[str, str]) -> str | None:
+    # Not from a relative entry: whoever can write into the current directory could put a package manager in our way.
+    entries = environ.get("PATH", "").split(os.pathsep)
+    found = shutil.which(name, path=os.pathsep.join(entry for entry in entries if os.path.isabs(entry)))  # noqa: PTH117
+    return found if found is not None and os.path.isabs(found) else None  # noqa: PTH117
 
 
 def install_runtime(
@@ -191,12 +203,15 @@ def _attempt(
     if command is None:
         return Attempt(method.name, (), "missing", f"{method.program or 'pip'} is not on this machine")
     if method.question:
-        question = (shutil.which(method.program, path=environ.get("PATH", "")) or method.program, *method.question)
+        question = (_program(method.program, environ) or method.program, *method.question)
         if ask(question) != 0:
             return Attempt(method.name, command, "unknown package", f"its index has no {method.command[-1]}")
     if method.needs_root and not may_write:
         return Attempt(
-            method.name, command, "needs rights", f"needs root: run `{' '.join(command)}` as root, or add --sudo"
+            method.name,
+            command,
+            "needs rights",
+            f"needs root: run `{' '.join(command)}` as root, or `localllama install --sudo`",
         )
     if not announce(method, command):
         return Attempt(method.name, command, "failed", "was not agreed to")

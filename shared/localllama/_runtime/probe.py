@@ -24,7 +24,15 @@ from .exit_reason import exit_words, loader_fault
 from .one_shot_flags import ProgramForm, form_of_help, stand_in_flags
 from .runtime import Runtime
 
-__all__ = ["listed_flags", "one_shot_form", "runtime_version", "supported_flags", "supports_unix_sockets"]
+__all__ = [
+    "FileStamp",
+    "command_stamp",
+    "listed_flags",
+    "one_shot_form",
+    "runtime_version",
+    "supported_flags",
+    "supports_unix_sockets",
+]
 
 _TIMEOUT_SECONDS = 20.0
 _OUTPUT_LIMIT_BYTES = 1 << 20
@@ -38,7 +46,8 @@ _VERSION_PATTERNS = (
     re.compile(r"version: (?P<version>\d+) \((?P<commit>\w+)\)"),
 )
 
-_StampedCommand = tuple[tuple[str, int, int], ...]
+FileStamp = tuple[str, int, int]
+"""A part of a command line; if it is the path of a file, its size and its modification time in nanoseconds, else -1."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class _Help:
     form: ProgramForm | None = None
 
 
-_known: dict[_StampedCommand, _Help] = {}
+_known: dict[tuple[FileStamp, ...], _Help] = {}
 
 
 @dataclass(frozen=True)
@@ -114,14 +123,19 @@ def runtime_version(runtime: Runtime) -> str | None:
 
 
 def _help(runtime: Runtime, timeout_seconds: float) -> _Help:
-    stamp = tuple(_stamp(part) for part in runtime.command)
+    stamp = command_stamp(runtime.command)
     known = _known.get(stamp)
     if known is None:
         known = _known[stamp] = _ask(runtime, timeout_seconds)
     return known
 
 
-def _stamp(part: str) -> tuple[str, int, int]:
+def command_stamp(command: Sequence[str]) -> tuple[FileStamp, ...]:
+    """What tells whether a program is still the same."""
+    return tuple(_stamp(part) for part in command)
+
+
+def _stamp(part: str) -> FileStamp:
     try:
         status = Path(part).stat()
     except (OSError, ValueError):

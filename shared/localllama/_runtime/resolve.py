@@ -22,7 +22,7 @@ from localllama.errors import (
 from .probe import supported_flags
 from .runtime import Runtime, RuntimeKind
 
-__all__ = ["RuntimeCandidates", "candidate_runtimes"]
+__all__ = ["RUNGS", "RuntimeCandidates", "candidate_runtimes", "chosen_runtime", "python_program"]
 
 _PATH_VARIABLE = "LOCALLLAMA_RUNTIME"
 _INSTALL_HINT = 'pip install "localllama[runtime]"'
@@ -36,7 +36,7 @@ _PREFIXES = (
 )
 _EXECUTABLE_SUFFIX = ".exe" if sys.platform == "win32" else ""
 _IDENTIFY_TIMEOUT_SECONDS = 5.0
-_RUNGS = ("llama-server", "embedded", "one-shot", "mock")
+RUNGS = ("llama-server", "embedded", "one-shot", "mock")
 _REAL_PYTHON = re.compile(r"(?:python|pypy)[\d.]*[a-z]{0,2}(?:\.exe)?", re.IGNORECASE)
 
 
@@ -68,14 +68,12 @@ def candidate_runtimes(choice: str, environ: Mapping[str, str], *, allow_mock: b
         RuntimeNotFoundError: There is none; its `places` is the report.
     """
     search = _Search(environ)
-    chosen = choice
-    if chosen == "auto" and environ.get(_PATH_VARIABLE):
-        chosen = environ[_PATH_VARIABLE]
+    chosen = chosen_runtime(choice, environ)
     if chosen == "mock" and not allow_mock:
         raise ConfigurationError(
             "runtime='mock' answers without a model, and allow_mock is not set.", hint="Set allow_mock=True."
         )
-    if chosen not in ("auto", *_RUNGS):
+    if chosen not in ("auto", *RUNGS):
         search.take(chosen, setting="runtime" if choice != "auto" else _PATH_VARIABLE)
     walks = {
         "llama-server": search.look_for_programs,
@@ -84,11 +82,16 @@ def candidate_runtimes(choice: str, environ: Mapping[str, str], *, allow_mock: b
         "mock": search.look_for_mock,
     }
     for rung, walk in walks.items():
-        if chosen == rung or (chosen not in _RUNGS and (rung != "mock" or allow_mock)):
+        if chosen == rung or (chosen not in RUNGS and (rung != "mock" or allow_mock)):
             walk()
     if not search.runtimes:
-        raise _not_found(chosen, search.report, is_open=chosen not in _RUNGS)
+        raise _not_found(chosen, search.report, is_open=chosen not in RUNGS)
     return RuntimeCandidates(tuple(search.runtimes), tuple(search.report))
+
+
+def chosen_runtime(choice: str, environ: Mapping[str, str]) -> str:
+    """What is meant by `choice` where LOCALLLAMA_RUNTIME stands for "auto"."""
+    return environ.get(_PATH_VARIABLE) or choice if choice == "auto" else choice
 
 
 def _not_found(choice: str, report: list[str], *, is_open: bool) -> RuntimeNotFoundError:
@@ -141,7 +144,7 @@ class _Search:
         if directory is None:
             self.report.append("embedded: xllamacpp is not installed")
             return
-        python = _python_program()
+        python = python_program()
         if python is None:
             self.report.append(
                 f"embedded: xllamacpp is in {directory}, but sys.executable={sys.executable!r} is no Python to run it with"
@@ -285,7 +288,7 @@ def _is_llama_cpp(path: str) -> bool:
 
 def stand_in_command() -> tuple[str, ...] | None:
     """The command of our own stand-in for a server, without what it stands in front of; None without a Python for it."""
-    python = _python_program()
+    python = python_program()
     if python is None:
         return None
     package = Path(__file__).parents[1]
@@ -311,7 +314,8 @@ def _library_version(directory: str) -> str:
     return ""
 
 
-def _python_program() -> str | None:
+def python_program() -> str | None:
+    """The Python that runs this, as a program; None where it cannot be told."""
     # sys.executable is empty in some embedding programs, the program itself in frozen ones, uwsgi in uwsgi.
     if getattr(sys, "frozen", False):
         return None

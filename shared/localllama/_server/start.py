@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localllama._runtime.probe import supported_flags, supports_unix_sockets
 from localllama._runtime.resolve import candidate_runtimes
@@ -27,6 +27,7 @@ from localllama.errors import (
     LocalLlamaWarning,
     ModelCorruptError,
     RuntimeBrokenError,
+    RuntimeNotFoundError,
     ServerStartError,
     ServerStartTimeoutError,
     UnsupportedFeatureError,
@@ -42,6 +43,9 @@ from .lesser_rungs import refuse_open_port, warn_of_rung
 from .private_directory import make_private_directory, remove_private_directory
 from .process import ExitStatus, LaunchPlan, ServerProcess, launch
 from .readiness import HealthProbe, wait_until_ready
+
+if TYPE_CHECKING:
+    from .auto_install import Installation
 
 __all__ = ["StartRequest", "StartedServer", "start_server"]
 
@@ -100,29 +104,74 @@ def start_server(request: StartRequest) -> StartedServer:
         ServerStartTimeoutError: It was not ready in time.
         ConfigurationError: A setting names a file that is not there, or a flag that the build does not have.
     """
-    check_setting_files(request.settings)
+    settings = request.settings
+    check_setting_files(settings)
+    installation = _installation(request)
+    # The mock is the rung below an installation.
+    outcome = _serve(request, allow_mock=settings.allow_mock and installation is None)
+    if isinstance(outcome, _NoneServes) and installation is not None:
+        tried = installation.run() if outcome.lacks_server else ""
+        if tried:
+            outcome.error.message += f" auto_install tried: {tried}"
+        if tried is None or settings.allow_mock:
+            outcome = _serve(request, allow_mock=settings.allow_mock)
+    if isinstance(outcome, _NoneServes):
+        raise outcome.error
+    return outcome
+
+
+class _NoneServes(NamedTuple):
+    """Why no runtime serves, and whether that is for lack of a server that runs, or because of what is asked of one."""
+
+    error: LocalLlamaError
+    lacks_server: bool
+
+
+def _installation(request: StartRequest) -> Installation | None:
+    settings = request.settings
+    if not settings.auto_install:
+        return None
+    from .auto_install import Installation
+
+    return Installation.prepared(settings.runtime, request.environ, request.is_cancelled, request.on_progress)
+
+
+def _serve(request: StartRequest, *, allow_mock: bool) -> StartedServer | _NoneServes:
+    """Walk down the ladder; once more without the projector, if there is one that nobody asked for."""
+    projector = request.model.mmproj if request.settings.mmproj is None else None
+    error: LocalLlamaError
     try:
-        return _walk_down(request)
-    except (ServerStartError, ModelCorruptError, RuntimeBrokenError) as error:
-        projector = request.model.mmproj if request.settings.mmproj is None else None
-        if projector is None or isinstance(error, ServerStartTimeoutError):
+        outcome = _walk(request, allow_mock=allow_mock)
+        if isinstance(outcome, StartedServer) or not isinstance(outcome.error, RuntimeBrokenError):
+            return outcome
+        if projector is None:
+            return outcome
+        error = outcome.error
+    except (ServerStartError, ModelCorruptError) as caught:
+        if projector is None or isinstance(caught, ServerStartTimeoutError):
             raise
-        # It was found, not asked for: whoever only wants text must not be hindered by it. If the start fails without it
-        # too, that failure is the one to tell.
-        started = _walk_down(replace(request, model=replace(request.model, mmproj=None)))
+        error = caught
+    # It was found, not asked for: whoever only wants text must not be hindered by it. If the start fails without it too,
+    # that failure is the one to tell.
+    outcome = _walk(replace(request, model=replace(request.model, mmproj=None)), allow_mock=allow_mock)
+    if isinstance(outcome, StartedServer):
         warnings.warn(
             f"{request.model.name} is served without its projector {projector}, so it takes no images or sound: "
             f'{error.message} Set mmproj="off" to leave the projector out.',
             LocalLlamaWarning,
             stacklevel=2,
         )
-        return started
+    return outcome
 
 
-def _walk_down(request: StartRequest) -> StartedServer:
+def _walk(request: StartRequest, *, allow_mock: bool) -> StartedServer | _NoneServes:
     settings = request.settings
-    candidates = candidate_runtimes(settings.runtime, request.environ, allow_mock=settings.allow_mock).runtimes
+    try:
+        candidates = candidate_runtimes(settings.runtime, request.environ, allow_mock=allow_mock).runtimes
+    except RuntimeNotFoundError as error:
+        return _NoneServes(error, lacks_server=True)
     broken: list[RuntimeBrokenError | UnsupportedFeatureError] = []
+    lacks_server = True
     for position, runtime in enumerate(candidates):
         try:
             started = _start_with(request, runtime)
@@ -131,9 +180,10 @@ def _walk_down(request: StartRequest) -> StartedServer:
         except (RuntimeBrokenError, UnsupportedFeatureError) as error:
             # Also a build that lacks a flag which a setting asks for: the next one may have it.
             broken.append(error)
+            lacks_server &= isinstance(error, RuntimeBrokenError) or runtime.kind == "one-shot"
             if position + 1 < len(candidates):
                 _warn_once(runtime, candidates[position + 1], error)
-    raise _all_broken(broken)
+    return _NoneServes(_all_broken(broken), lacks_server)
 
 
 def _warn_once(runtime: Runtime, following: Runtime, error: LocalLlamaError) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from localllama._models.store import locate_model
 from localllama._runtime.install import Method, install_runtime, methods_for, planned_command
+from localllama._runtime.install_check import NOT_STARTED, ask_quietly, fault_of_runtime
 from localllama.errors import ConfigurationError, LocalLlamaError
 
 from ._defaults import DEMO_MODEL, chosen_model
@@ -50,7 +51,7 @@ def install(
         methods,
         os.environ,
         run=_run,
-        ask=_ask,
+        ask=ask_quietly,
         announce=announce,
         fault_of=lambda chosen: _fault_of_runtime(chosen.runtime),
         allow_sudo=allow_sudo,
@@ -69,60 +70,31 @@ def _print_plan(methods: Sequence[Method], *, allow_sudo: bool) -> None:
 
 
 def _run(command: Sequence[str]) -> int:
-    # Its output goes where ours goes, so that whoever waits sees what is going on. It gets no input.
+    # Its output goes where ours goes, so that whoever waits sees what is going on. It gets no input. In an empty directory,
+    # since "python -m pip" would import a `pip` from the current one.
     try:
-        return subprocess.run(list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, check=False).returncode
+        with TemporaryDirectory() as empty:
+            return subprocess.run(
+                list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, cwd=empty, check=False
+            ).returncode
     except OSError as error:
         errors().print(f"{command[0]}: {error.strerror or error}", style="red", markup=False)
-        return 126
-
-
-def _ask(command: Sequence[str]) -> int:
-    try:
-        return subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-        ).returncode
-    except OSError:
-        return 126
-
-
-_CHECK = """
-import sys
-from localllama import (
-    ChatRequest, LocalLlamaClient, LocalLlamaError, Message, SamplingSettings, ServerSettings
-)
-settings = ServerSettings(model=sys.argv[1], runtime=sys.argv[2], n_threads=1)
-try:
-    with LocalLlamaClient(settings, sampling=SamplingSettings(max_tokens=1)) as client:
-        client.chat(ChatRequest((Message("user", "Hello"),)))
-except LocalLlamaError as error:
-    sys.exit(" ".join(error.message.split()))
-"""
+        return NOT_STARTED
 
 
 def _fault_of_runtime(runtime: str) -> str | None:
-    """Load a model with one rung, so that no other one vouches for it.
-
-    In a new process, which sees a package that was installed a moment ago.
-    """
     with TemporaryDirectory() as place:
-        model = _model_for_check(Path(place))
-        answer = subprocess.run(
-            [sys.executable, "-c", _CHECK, model, runtime], capture_output=True, text=True, check=False
-        )
-    if answer.returncode == 0:
-        return None
-    return answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "it does not load a model"
+        return fault_of_runtime(runtime, _model_for_check(Path(place)))
 
 
-def _model_for_check(place: Path) -> str:
+def _model_for_check(place: Path) -> Path:
     for reference in (chosen_model(None)[0], DEMO_MODEL):
         try:
             path = locate_model(reference)
         except LocalLlamaError:
             continue
         if path is not None:
-            return str(path)
+            return path
     from localllama._models.tiny import write_tiny_model
 
-    return str(write_tiny_model(place / "tiny.gguf"))
+    return write_tiny_model(place / "tiny.gguf")
