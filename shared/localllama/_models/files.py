@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import stat
+from pathlib import Path
 from typing import BinaryIO
 
 from localllama.errors import ModelError, ModelNotFoundError
 
 from .memo import FileKey
 
-__all__ = ["file_key", "list_model_files", "open_model_file"]
+__all__ = ["file_key", "list_model_files", "open_model_file", "sha256_of"]
 
 _MOST_NAMES = 8
+_BLOCK_BYTES = 1 << 20
 
 
 def file_key(path: str) -> FileKey:
@@ -58,6 +61,15 @@ def list_model_files(directory: str) -> list[str]:
         return sorted(name for name in os.listdir(directory) if name.lower().endswith(".gguf"))  # noqa: PTH208
     except OSError:
         return []
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _regular_status(path: str) -> os.stat_result:

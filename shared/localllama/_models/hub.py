@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import inspect
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from localllama.errors import MissingDependencyError, ModelCorruptError, ModelNotFoundError
 
 from .gguf import read_gguf_header
-from .progress import FetchProgress, ProgressCallback
+from .hub_download import download_file, list_repository
+from .progress import ProgressCallback
 from .projectors import choose_projector
 from .reference import ModelReference
 from .splits import split_parts, split_position
@@ -25,8 +24,6 @@ __all__ = ["cached_files", "choose_file", "fetch_hub_model", "fetch_hub_projecto
 _DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")
 _NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 _MOST_NAMES = 12
-_HTTP_LIBRARIES = ("hf_xet", "httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3")
-_NETWORK_HINT = "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give the path of a GGUF file."
 
 
 def choose_file(files: Sequence[str], quantization: str | None) -> str | None:
@@ -85,25 +82,26 @@ def fetch_hub_model(
     Raises:
         MissingDependencyError: huggingface_hub is not installed.
         ModelNotFoundError: No such repository or file, no access, or no network.
-        ModelCorruptError: The projector is none.
+        ModelCorruptError: What came is not what the repository says, or the projector is none.
+        ModelError: The disk has no room, or cannot be written.
     """
     hub = _hub_for(reference)
-    name, projector = _chosen_on_hub(hub, reference, with_projector=with_projector)
+    name, projector = _chosen_on_hub(hub, reference, on_progress, with_projector=with_projector)
     if projector is not None:
         _fetch_projector(hub, reference, projector, on_progress)
     paths = [_download(hub, reference, part, on_progress) for part in split_parts(name)]
-    return Path(paths[0])
+    return paths[0]
 
 
 def fetch_hub_projector(reference: ModelReference, on_progress: ProgressCallback | None) -> Path | None:
     """Download the projector alone; None if the repository has none for this model. Raises as `fetch_hub_model`."""
     hub = _hub_for(reference)
-    _, projector = _chosen_on_hub(hub, reference, with_projector=True)
+    _, projector = _chosen_on_hub(hub, reference, on_progress, with_projector=True)
     return _fetch_projector(hub, reference, projector, on_progress) if projector is not None else None
 
 
 def _fetch_projector(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> Path:
-    path = Path(_download(hub, reference, name, on_progress))
+    path = _download(hub, reference, name, on_progress)
     kind = read_gguf_header(path).kind
     if kind != "mmproj":
         raise ModelCorruptError(
@@ -113,52 +111,23 @@ def _fetch_projector(hub: Any, reference: ModelReference, name: str, on_progress
     return path
 
 
-def _chosen_on_hub(hub: Any, reference: ModelReference, *, with_projector: bool) -> tuple[str, str | None]:
+def _chosen_on_hub(
+    hub: Any, reference: ModelReference, on_progress: ProgressCallback | None, *, with_projector: bool
+) -> tuple[str, str | None]:
     if reference.file is not None and not (with_projector and _is_model(reference.file)):
         return reference.file, None
-    with _hub_errors(reference):
-        files: list[str] = hub.list_repo_files(reference.repo)
+    files = list_repository(hub, reference, on_progress)
     name = reference.file or choose_file(files, reference.quantization)
     if name is None or name not in files:
         raise _no_such_file(reference, files, reference.file or reference.quantization)
     return name, choose_projector(files, name) if with_projector else None
 
 
-def _download(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> str:
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    options: dict[str, Any] = {}
-    # Older releases of the library cannot be given a progress bar; they show their own.
-    if on_progress is not None and "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
-        options["tqdm_class"] = _progress_bar_class(reference.text, name, on_progress)
-    try:
-        with _hub_errors(reference, passing=EntryNotFoundError):
-            path: str = hub.hf_hub_download(reference.repo, name, **options)
-    except LocalEntryNotFoundError as error:
-        raise _failed(reference, "there is no connection, or offline mode is set", _NETWORK_HINT) from error
-    except EntryNotFoundError as error:
-        with _hub_errors(reference):
-            files = hub.list_repo_files(reference.repo)
-        raise _no_such_file(reference, files, name) from error
+def _download(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> Path:
+    path = download_file(hub, reference, name, on_progress)
+    if path is None:
+        raise _no_such_file(reference, list_repository(hub, reference, on_progress), name)
     return path
-
-
-def _progress_bar_class(reference: str, name: str, on_progress: ProgressCallback) -> type:
-    tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
-
-    class ReportingBar(tqdm):  # type: ignore[misc]
-        """Draws nothing and reports instead."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})
-            self.update(0)
-
-        def update(self, n: float | None = 1) -> None:
-            self.n += n or 0
-            total = int(self.total) if self.total else None
-            on_progress(FetchProgress(reference, f"Hugging Face ({name})", int(self.n), total))
-
-    return ReportingBar
 
 
 def _hub_for(reference: ModelReference) -> Any:
@@ -196,30 +165,3 @@ def _no_such_file(reference: ModelReference, files: Sequence[str], wanted: str |
         f"The repository {reference.repo} has no GGUF file" + (f" {wanted!r}." if wanted else "."),
         hint=f"It has: {listed}." if names else "Look for a repository whose name ends in '-GGUF'.",
     )
-
-
-def _failed(reference: ModelReference, what: str, hint: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{reference.text!r} could not be fetched from Hugging Face: {what}.", hint=hint)
-
-
-@contextlib.contextmanager
-def _hub_errors(reference: ModelReference, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Turn what huggingface_hub and the HTTP library of its release raise into our errors, all but `passing`."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except passing:
-        raise
-    except errors.GatedRepoError as error:
-        hint = f"Accept them on the page of {reference.repo}, then set HF_TOKEN or run 'hf auth login'."
-        raise _failed(reference, "its owner asks you to accept terms first", hint) from error
-    except errors.RepositoryNotFoundError as error:
-        hint = "Check the spelling; for a private repository set HF_TOKEN or run 'hf auth login'."
-        raise _failed(reference, f"there is no repository {reference.repo}, or it is private", hint) from error
-    except Exception as error:
-        is_foreign = type(error).__module__.split(".")[0] in _HTTP_LIBRARIES
-        if not (is_foreign or isinstance(error, OSError | errors.HFValidationError)):
-            raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise _failed(reference, first_line, _NETWORK_HINT) from error

@@ -1,7 +1,7 @@
 """Short names for models on Hugging Face, with what helps to choose one. This is data: to add a model, add a line.
 
 Sizes are those of the file that the reference means, in round numbers; a file is fetched by its repository's own size and
-checksum, which huggingface_hub checks.
+checksum.
 """
 
 from __future__ import annotations

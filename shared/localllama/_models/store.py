@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _MARGIN_BYTES = 64 << 20
+_STORE_REMEDY = "Free some space or give another directory in the environment variable LOCALLLAMA_MODELS."
 _WORKSPACE_PREFIX = ".fetch-"
 _LOCK_POLL_SECONDS = 0.2
 _HUB_FILE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)+/[\w.-]+\.gguf", re.IGNORECASE)
@@ -225,7 +226,7 @@ def store_errors(directory: Path) -> Iterator[None]:
             raise
         raise ModelError(
             f"The model store {str(directory)!r} cannot be written: {error.strerror or error}.",
-            hint="Free some space or give another directory in the environment variable LOCALLLAMA_MODELS.",
+            hint=_STORE_REMEDY,
         ) from error
 
 
@@ -234,7 +235,7 @@ def _sweep(directory: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def require_space(directory: Path, needed: int) -> None:
+def require_space(directory: Path, needed: int, *, remedy: str = _STORE_REMEDY) -> None:
     """Refuse a fetch that the disk has no room for.
 
     Raises:
@@ -245,7 +246,7 @@ def require_space(directory: Path, needed: int) -> None:
         raise ModelError(
             f"Not enough disk space in {str(directory)!r}: {(needed + _MARGIN_BYTES) >> 20} MiB are needed while the "
             f"model is fetched, {free >> 20} MiB are free.",
-            hint="Free some space or give another directory in the environment variable LOCALLLAMA_MODELS.",
+            hint=remedy,
         )
 
 

@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
 
+from .files import sha256_of
 from .gguf import read_gguf_header
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
@@ -185,7 +186,7 @@ class _Transfer:
 
     def _finish(self, sha256: str | None) -> None:
         try:
-            actual = _sha256_of(self._part)
+            actual = sha256_of(self._part)
             if sha256 is not None and actual != sha256:
                 raise ModelCorruptError(
                     f"{self._shown} has the SHA-256 {actual}, not {sha256} as the reference says.",
@@ -282,11 +283,3 @@ def _next_block(response: Any) -> bytes:
 
 def _size_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
