@@ -3,6 +3,7 @@
 plan ── sent ── answer ── checked ─┬─ right: the caller's
 ├─ breaks its schema: the model is told what is wrong (`chat` only)
 ├─ cut, with free strings: once more with strings that must fit (`chat` only)
+├─ a number that no double holds: raw, where our own grammar bounds its digits (`chat` only)
 └─ none of these: an error with the raw text
 
 llama.cpp's parser dropped the answer ── raw text, read for calls ── still a call unread ── an envelope
@@ -38,7 +39,7 @@ from .errors import (
     MalformedResponseError,
 )
 from .settings import SamplingSettings, ServerSettings, TimeoutSettings
-from .types import ChatChunk, ChatRequest, ChatResult, Message, Usage
+from .types import ChatChunk, ChatRequest, ChatResult, Message, TextPart, Usage
 
 __all__ = ["ChatCall"]
 
@@ -61,7 +62,7 @@ class ChatCall(Call):
         settings: How the server was started: what they say of thinking is the caller's word too.
 
     Raises:
-        ConfigurationError: The request has no messages.
+        ConfigurationError: The request has no messages, or a grammar beside tools or a schema.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ChatCall(Call):
         super().__init__(sampling, timeouts)
         if not request.messages:
             raise ConfigurationError("messages is empty: give at least one message")
+        _refuse_two_forms(request, sampling)
         self._request = request
         self._form = PlanForm(max_tokens=sampling.max_tokens)
         self._thinks_as_it_likes = says_how_to_think(
@@ -202,6 +204,9 @@ class ChatCall(Call):
             return False
         self._n_repairs += 1
         self._fault = fault
+        if fault.has_endless_number and not _has_media(self._request):
+            # Newer builds of llama.cpp write numbers without an end; our own grammar has one.
+            self._is_raw = True
         if fault.is_cut:
             return self._again(replace(self._form, is_tight=True))
         self._turns_of_repair += (Message("assistant", fault.raw_text), Message("user", fault.repair_request()))
@@ -284,6 +289,35 @@ class ChatCall(Call):
             self._form = replace(self._form, is_choice=True)
         else:
             raise error
+
+
+def _has_media(request: ChatRequest) -> bool:
+    """Whether it holds what a raw completion cannot: an image, or a sound."""
+    contents = [message.content for message in request.messages if not isinstance(message.content, str)]
+    return any(not isinstance(part, TextPart) for content in contents for part in content)
+
+
+def _refuse_two_forms(request: ChatRequest, sampling: SamplingSettings) -> None:
+    """A grammar of the caller's own beside tools or a schema: either would be ignored, or llama-server refuses both.
+
+    Raises:
+        ConfigurationError: It is so; the message names both.
+    """
+    extra = sampling.extra_body or {}
+    own = [
+        name
+        for name in ("grammar", "json_schema")
+        if getattr(sampling, name) is not None or extra.get(name) is not None
+    ]
+    has_form = request.response_format is not None and request.response_format.get("type") not in (None, "text")
+    has_tools = bool(request.tools) and request.tool_choice != "none"
+    if own and (has_form or has_tools):
+        other = "response_format" if has_form else "tools"
+        way = "drop response_format" if has_form else "give tool_choice='none'"
+        raise ConfigurationError(
+            f"{own[0]} and {other} both say what may be generated",
+            hint=f"Leave {own[0]} out, or {way} for this call.",
+        )
 
 
 def _may_end_sooner(result: ChatResult) -> bool:

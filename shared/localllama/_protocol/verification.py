@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,12 @@ from localllama.types import ChatResult, ToolCall, ToolSpec, Usage
 
 from .decoding import DecodingPlan
 from .rewrite import call_text
-from .schemas import CheckResult, Violation, check_instance, repair_message, strip_code_fence
+from .schemas import ENDLESS_NUMBER, CheckResult, Violation, check_instance, repair_message, strip_code_fence
 
 __all__ = ["Fault", "find_fault", "sum_of_usages"]
+
+_ENDLESS_DIGITS = re.compile(r"(?<![0-9.eE+\-\"])[0-9.eE+-]{40,}\Z")
+_LONGEST_TAIL = 2_000  # characters
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,13 @@ class Fault:
     def is_cut(self) -> bool:
         """Whether the answer only ended too soon."""
         return self.result.finish_reason == "length"
+
+    @property
+    def has_endless_number(self) -> bool:
+        """Whether a number is what is wrong: larger than any double, or its digits went on until they were cut."""
+        if self.is_cut:
+            return bool(_ENDLESS_DIGITS.search(self.raw_text[-_LONGEST_TAIL:]))
+        return any(violation.keyword == ENDLESS_NUMBER for violation in self.check.violations)
 
     def repair_request(self) -> str:
         """What the model is told for its next attempt."""

@@ -16,6 +16,7 @@ from localllama import (
     AsyncLocalLlamaClient,
     BadRequestError,
     ChatRequest,
+    ConfigurationError,
     LengthLimitError,
     LocalLlamaClient,
     Message,
@@ -25,6 +26,7 @@ from localllama import (
     ToolCall,
     ToolSpec,
 )
+from support.gbnf_reading import Grammar
 from support.scripted_server import ScriptedServer, scripted_server
 
 MakeSettings = Callable[..., ServerSettings]
@@ -229,6 +231,88 @@ def test_arguments_of_20_kb_are_whole(script: ScriptedServer, client: LocalLlama
     script.deltas = [{"content": text[start : start + 7]} for start in range(0, len(text), 7)]
     result = client.chat(ChatRequest((Message("user", "1?"),), tools=(write,), tool_choice="write"))
     assert len(json.loads(result.tool_calls[0].arguments)["text"]) > 20_000
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+FREE = ChatRequest(
+    ASK.messages,
+    response_format={
+        "type": "json_schema",
+        "json_schema": {"schema": {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]}},
+    },
+)
+
+
+@pytest.mark.parametrize("number", ["1e4807", "-1E+999", "9" * 400], ids=["exponent", "negative", "integer"])
+def test_a_number_that_no_double_holds_is_repaired_under_a_grammar_with_an_end(
+    script: ScriptedServer, client: LocalLlamaClient, number: str
+) -> None:
+    script.answers = [says(f'{{"n": {number}}}'), says('{"n": 18446744073709551616}')]
+    assert json.loads(client.chat(FREE).text) == {"n": 2**64}
+    assert script.paths == ["/v1/chat/completions", "/completion"]
+    assert "is too large" in script.requests[-1]["prompt"]
+    repair = Grammar(script.requests[-1]["grammar"])
+    assert repair.accepts('{"n": 18446744073709551616}')
+    assert not repair.accepts(f'{{"n": {number}}}')
+
+
+def test_a_number_that_no_double_holds_is_never_an_answer(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.answers = [says('{"n": 1e999}')]
+    with pytest.raises(StructuredOutputError, match="1e999 is too large"):
+        list(client.stream_chat(FREE))
+    call = ToolSpec("put", "", {"type": "object", "properties": {"n": {"type": "integer"}}})
+    script.answers = [says(f'{{"name": "put", "arguments": {{"n": {"7" * 5000}}}}}')] * 2
+    with pytest.raises(StructuredOutputError, match=r"777\.\.\. \(5000 characters\) is too large"):
+        client.chat(ChatRequest(ASK.messages, tools=(call,), tool_choice="put"))
+
+
+def test_digits_without_an_end_are_asked_for_again_under_a_grammar_with_one(
+    script: ScriptedServer, client: LocalLlamaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localllama._chat_call._FEWEST_TOKENS", 1)  # the script counts 7 tokens for any answer
+    script.answers = [says('{"n": 0.' + "3" * 300), says('{"n": 0.3}')]
+    script.finish_reason = "length"
+    assert client.chat(FREE, sampling=SamplingSettings(max_tokens=300)).text == '{"n": 0.3}'
+    assert script.paths[-1] == "/completion"
+
+
+# -- two forms at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingSettings(grammar='root ::= "a"'),
+        SamplingSettings(json_schema={"const": 1}),
+        SamplingSettings(extra_body={"grammar": 'root ::= "a"'}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        (ChatRequest(ASK.messages, tools=(ADD,)), "tools"),
+        (ChatRequest(ASK.messages, tools=(ADD,), tool_choice="add"), "tools"),
+        (ASK, "response_format"),
+        (replace(ASK, tools=(ADD,), tool_choice="none"), "response_format"),
+        (ChatRequest(ASK.messages, response_format={"type": "json_object"}), "response_format"),
+    ],
+)
+def test_a_grammar_beside_tools_or_a_schema_is_refused_before_anything_starts(
+    sampling: SamplingSettings, request_: ChatRequest, named: str
+) -> None:
+    with LocalLlamaClient(ServerSettings(model="/nowhere/model.gguf")) as client:
+        with pytest.raises(ConfigurationError, match=rf"(grammar|json_schema) and {named} both"):
+            client.chat(request_, sampling=sampling)
+        with pytest.raises(ConfigurationError, match=rf"(grammar|json_schema) and {named} both"):
+            client.stream_chat(request_, sampling=sampling)
+
+
+def test_a_grammar_is_sent_where_tools_may_not_be_called(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.answers = [says("a")]
+    request = ChatRequest(ASK.messages, tools=(ADD,), tool_choice="none", response_format={"type": "text"})
+    assert client.chat(request, sampling=SamplingSettings(grammar='root ::= "a"')).text == "a"
+    assert script.requests[-1]["grammar"] == 'root ::= "a"'
 
 
 # -- what llama.cpp refuses or drops ------------------------------------------------------------------------------------

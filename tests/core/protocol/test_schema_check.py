@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from localllama import ConfigurationError
-from localllama._protocol.schemas import check_instance, parse_json, repair_message, strip_code_fence
+from localllama._protocol.schemas import ENDLESS_NUMBER, check_instance, parse_json, repair_message, strip_code_fence
 
 PERSON = {
     "type": "object",
@@ -140,8 +140,26 @@ def test_a_schema_that_is_none_is_refused_and_a_foreign_reference_is_not_fetched
         check_instance({"type": "strnig"}, "1")
 
 
-def test_numbers_beyond_a_double_are_read_as_python_reads_them() -> None:
-    assert parse_json("1e400") == float("inf")
+@pytest.mark.parametrize("text", ["1e400", "-1E+999", "9" * 309, "9" * 5_000, "0." + "1" * 400 + "e999"])
+def test_numbers_beyond_a_double_are_no_answer(text: str) -> None:
+    with pytest.raises(ValueError, match="is too large"):
+        parse_json(text)
+    (violation,) = check_instance({}, f'{{"n": [{text}]}}').violations
+    assert violation.keyword == ENDLESS_NUMBER
+    assert text[:20] in violation.message
+    assert len(violation.message) < 120
+
+
+@pytest.mark.parametrize("value", [1.7976931348623157e308, -5e-324, 2**64, 10**30, 10**308, 0.1])
+def test_other_numbers_are_what_they_are(value: float) -> None:
+    assert parse_json(json.dumps(value)) == value
+    assert check_instance({"type": "number"}, value).is_valid
+
+
+@pytest.mark.parametrize("value", [float("inf"), [{"a": float("nan")}]])
+def test_a_value_without_an_end_is_no_answer_either(value: Any) -> None:
+    (violation,) = check_instance({}, value).violations
+    assert violation.keyword == ENDLESS_NUMBER
 
 
 def test_the_repair_message_has_the_answer_the_faults_and_the_task() -> None:

@@ -6,11 +6,12 @@ converter of llama.cpp enforces; what it cannot is noted, and found by `check_in
 
 from __future__ import annotations
 
-from .check import CheckResult, Violation, check_instance, parse_json, repair_message, strip_code_fence
+from .check import ENDLESS_NUMBER, CheckResult, Violation, check_instance, parse_json, repair_message, strip_code_fence
 from .prepare import PreparedSchema, prepare_schema
 from .scalars import GenerationBounds
 
 __all__ = [
+    "ENDLESS_NUMBER",
     "CheckResult",
     "GenerationBounds",
     "PreparedSchema",

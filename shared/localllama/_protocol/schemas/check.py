@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,22 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
     from jsonschema.protocols import Validator
 
-__all__ = ["CheckResult", "Violation", "check_instance", "parse_json", "repair_message", "strip_code_fence"]
+__all__ = [
+    "ENDLESS_NUMBER",
+    "CheckResult",
+    "Violation",
+    "check_instance",
+    "parse_json",
+    "repair_message",
+    "strip_code_fence",
+]
+
+ENDLESS_NUMBER = "number"
+"""The keyword of a violation by a number that no double holds; no keyword of JSON Schema has this name."""
 
 _MOST_VIOLATIONS = 20
 _LONGEST_QUOTE = 200  # characters of a value or a rule that are quoted
+_LONGEST_NUMBER = 30
 _LONGEST_ANSWER = 4_000  # characters of the answer that the repair message repeats
 
 
@@ -30,7 +43,7 @@ class Violation:
 
     Attributes:
         path: JSON pointer into the answer; "" is the whole.
-        keyword: The keyword of the schema that it breaks, or "json" for text that is not JSON.
+        keyword: The keyword of the schema that it breaks, "json" for text that is not JSON, or `ENDLESS_NUMBER`.
         message: What is wrong and what is wanted, in a sentence that a model can be told.
     """
 
@@ -67,7 +80,7 @@ def strip_code_fence(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """Parse strictly: one JSON value and nothing after it, no `NaN` or `Infinity`.
+    """Parse strictly: one JSON value and nothing after it, no `NaN` or `Infinity`, and no number that would be read as one.
 
     Of two members with one name the last one counts, as with every reader that will see the answer later.
 
@@ -75,13 +88,33 @@ def parse_json(text: str) -> Any:
         ValueError: It is not JSON; the message says where.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_finite_int)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
+class _EndlessNumberError(ValueError):
+    """`1e4807` and an integer of 400 digits are JSON, but most readers make an infinity of them, or an error."""
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _EndlessNumberError(f"the number {_shortened(text)} is too large; write one below 1e300")
+    return value
+
+
+def _finite_int(text: str) -> int:
+    _finite_float(text)
+    return int(text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_NUMBER else f"{text[:_LONGEST_NUMBER]}... ({len(text)} characters)"
 
 
 def check_instance(schema: Mapping[str, Any], text_or_value: Any, *, is_text: bool | None = None) -> CheckResult:
@@ -100,8 +133,14 @@ def check_instance(schema: Mapping[str, Any], text_or_value: Any, *, is_text: bo
     if isinstance(text_or_value, str) and is_text is not False:
         try:
             value = parse_json(text_or_value)
+        except _EndlessNumberError as error:
+            return CheckResult(None, (Violation("", ENDLESS_NUMBER, str(error)),))
         except ValueError as error:
             return CheckResult(None, (_not_json(text_or_value, error),))
+    elif not _is_finite(value):
+        return CheckResult(
+            value, (Violation("", ENDLESS_NUMBER, "it holds a number that is infinite or not a number"),)
+        )
     violations: list[Violation] = []
     try:
         errors = sorted(_leaves(validator.iter_errors(value)), key=lambda each: list(map(str, each.absolute_path)))
@@ -115,6 +154,14 @@ def check_instance(schema: Mapping[str, Any], text_or_value: Any, *, is_text: bo
         if len(violations) == _MOST_VIOLATIONS:
             break
     return CheckResult(value, tuple(violations))
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _not_json(text: str, error: ValueError) -> Violation:
