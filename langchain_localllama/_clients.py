@@ -50,6 +50,14 @@ class Clients:
                 made[key] = cls(settings, max_retries=max_retries)
             return made[key]
 
+    def card(self, settings: ServerSettings, max_retries: int, title: str) -> str:
+        """What a notebook shows of the chat model, also after `close`."""
+        if not self._is_closed:
+            return self.sync(settings, max_retries)._repr_html_(title)
+        with LocalLlamaClient(settings) as closed:
+            closed.close()
+            return closed._repr_html_(title)
+
     def close(self) -> None:
         """Give up every lease. Idempotent."""
         for client in self._give_up():

@@ -321,6 +321,11 @@ class ChatLocalLlama(LocalLlamaParameters):
         info = self._model_info()
         return to_profile(info, has_projector=info.mmproj is not None) if info else None
 
+    def _repr_html_(self) -> str | None:
+        with suppress(LocalLlamaError):  # fields that were set to what does not fit; then `repr` is shown
+            return self._clients.card(self._server_settings(), self.max_retries, type(self).__name__)
+        return None
+
     @model_validator(mode="after")
     def _set_localllama_version(self) -> Self:
         self._add_version("localllama", localllama.__version__)

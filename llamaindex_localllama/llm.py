@@ -315,6 +315,9 @@ class LocalLlama(StructuredPrediction, ToolCalling, ServerOptions, SamplingOptio
             if not field.exclude and name not in hidden and value != field.get_default(call_default_factory=True):
                 yield name, value
 
+    def _repr_html_(self) -> str:
+        return self._client._repr_html_(type(self).__name__)
+
 
 def _one_message(prompt: str) -> list[ChatMessage]:
     return [ChatMessage(prompt, role=MessageRole.USER)]

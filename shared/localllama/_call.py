@@ -20,6 +20,7 @@ from ._protocol.prepared import PreparedSchemas
 from ._protocol.request import build_chat_body, build_completion_body
 from ._protocol.schemas import GenerationBounds
 from ._protocol.stream import CompletionStreamParser, StreamParser
+from ._speed import note_speed
 from .errors import (
     APIStatusError,
     ChatTemplateError,
@@ -113,12 +114,14 @@ class Call(ABC):
         self.is_shown = True
         self._sampling = sampling
         self._parser: StreamParser | None = None
+        self._prepared_for: Notes = {}
         self._was_sent_again = False
 
     def prepare(self, notes: Notes) -> Generator[Exchange, Any, Sending]:
         """What is sent to the server that `notes` are about; asked for anew each time it is sent."""
         sending = yield from self._prepare(notes)
         self._parser = sending.parser
+        self._prepared_for = notes
         return sending
 
     @abstractmethod
@@ -136,6 +139,11 @@ class Call(ABC):
     def show(self, chunk: ChatChunk) -> tuple[ChatChunk, ...]:
         """What the caller sees of a chunk."""
         return (chunk,)
+
+    def note_speed(self) -> None:
+        """Remember how fast the generation was that has just ended."""
+        if self._parser is not None:
+            note_speed(self._prepared_for, self._parser.result().timings)
 
     def is_finished(self) -> bool:
         """Judge the whole answer: True if it is the caller's, False if the call is to be sent once more.

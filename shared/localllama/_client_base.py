@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._card import card
 from ._chat_call import ChatCall
 from ._connection import Connection
 from .settings import SamplingSettings, ServerSettings, TimeoutSettings
@@ -121,6 +122,10 @@ class ClientBase(ABC, Generic[TransportT]):
     def __repr__(self) -> str:
         what = self.settings.model or self.settings.base_url
         return f"{type(self).__name__}(model={what!r}, is_running={self.is_running})"
+
+    def _repr_html_(self, title: str | None = None) -> str:
+        # For notebooks. A wrapper gives the name of its own class.
+        return card(self._connection, title or type(self).__name__)
 
 
 def _rebuild(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._start_bar import shown_start
 from .errors import ClientClosedError, ConfigurationError, LocalLlamaError
 from .settings import PROJECTOR_OFF, SamplingSettings, ServerSettings, TimeoutSettings
 from .types import Endpoint, ModelInfo, StartProgress
@@ -30,10 +31,6 @@ _MOCK_N_CTX = 4096
 
 Limits = tuple[TimeoutSettings, float | None]
 """The time limits of a request, and when the call that it is a part of began; None: with this request."""
-
-
-def _no_progress(_: StartProgress) -> None:
-    """Nobody asked to be told."""
 
 
 class Connection:
@@ -60,6 +57,7 @@ class Connection:
         self._lease: Lease | None = _new_lease(settings) if settings.base_url is None else None
         self._is_closed = False
         self._remote_notes: dict[str, Any] = {}
+        self.known_model: ModelInfo | None = None
 
     # -- the model --------------------------------------------------------------------------------------------------
 
@@ -70,7 +68,8 @@ class Connection:
         if self.settings.model is None or self.settings.base_url is not None:
             return None
         path = locate_model(self.settings.model)
-        return None if path is None else _model_info(self.settings, path)
+        self.known_model = None if path is None else _model_info(self.settings, path)
+        return self.known_model
 
     # -- the server -------------------------------------------------------------------------------------------------
 
@@ -104,13 +103,22 @@ class Connection:
     def endpoint(self, on_progress: Callable[[StartProgress], None] | None = None) -> Endpoint:
         """Where the server is; starts it, and waits, if it does not run.
 
+        Args:
+            on_progress: Told how the start goes; None shows a bar to people in a notebook or at a terminal.
+
         Raises:
             LocalLlamaError: The model or the runtime could not be found, or the server did not start.
         """
         self.refuse_if_closed()
         if self.settings.base_url is not None:
             return self._remote_endpoint()
-        return self._shared().ensure_running(on_progress or _no_progress).endpoint
+        shared = self._shared()
+        if (running := shared.ready()) is not None:
+            return running.endpoint
+        if on_progress is not None:
+            return shared.ensure_running(on_progress).endpoint
+        with shown_start() as report:
+            return shared.ensure_running(report).endpoint
 
     def in_use(self) -> AbstractContextManager[None]:
         """Marks a request in flight."""
@@ -139,6 +147,18 @@ class Connection:
             return self._remote_notes
         shared = self._peek()
         return shared.notes(endpoint.generation) if shared is not None else {}
+
+    def known_notes(self) -> dict[str, Any]:
+        """`notes` of the server that runs; none if it does not."""
+        if self.settings.base_url is not None:
+            return self._remote_notes
+        running = self.running()
+        return self.notes(running.endpoint) if running is not None else {}
+
+    def server_state(self) -> str:
+        """Where our server is in its life: a value of `ServerState`."""
+        shared = self._peek()
+        return shared.state.value if shared is not None else "unstarted"
 
     def _peek(self) -> SharedServer | None:
         lease = self._lease

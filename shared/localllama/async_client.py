@@ -126,6 +126,7 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
                     finally:
                         # An async generator is not closed with the one that reads it.
                         await chunks.aclose()
+                call.note_speed()
                 if call.is_finished():
                     break
                 continue

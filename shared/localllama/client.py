@@ -148,6 +148,7 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
                 with self._connection.in_use(), closing(self._send(call, endpoint)) as chunks:
                     for chunk in chunks:
                         yield from call.show(chunk)
+                call.note_speed()
                 if call.is_finished():
                     break
             except (APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError) as error:

@@ -86,12 +86,14 @@ class StartedServer:
         endpoint: Where it listens.
         runtime: The program that runs.
         command: Its command line for people, secrets removed.
+        model: What it serves.
     """
 
     process: ServerProcess
     endpoint: Endpoint
     runtime: Runtime
     command: str
+    model: ModelInfo | None = None
 
 
 def start_server(request: StartRequest) -> StartedServer:
@@ -261,7 +263,7 @@ def _launch_and_wait(request: StartRequest, runtime: Runtime, flags: frozenset[s
         )
         if readiness.outcome == "ready":
             report("ready")
-            return StartedServer(process, endpoint, runtime, command)
+            return StartedServer(process, endpoint, runtime, command, request.model)
         if readiness.outcome == "cancelled":
             raise ClientClosedError("The client was closed while its server was starting.")
         if readiness.outcome == "exited":

@@ -24,7 +24,7 @@ from localllama.types import ChatRequest, Message
 from ._defaults import DEMO_MODEL, chosen_model
 from ._screen import errors, output, print_json, shown_bytes, starting, warnings_as_notes
 
-__all__ = ["doctor", "runtime"]
+__all__ = ["Finding", "doctor", "examine", "runtime"]
 
 State = Literal["ok", "note", "fault"]
 _SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
@@ -98,6 +98,17 @@ def doctor(
     is_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Find out what is wrong, and say how to mend it. Ends with a real answer of one token."""
+    findings = examine(model, runtime, is_fixing=is_fixing)
+    if is_json:
+        print_json([asdict(item) for item in findings])
+    else:
+        _print_findings(findings)
+    if any(item.state == "fault" for item in findings):
+        raise SystemExit(1)
+
+
+def examine(model: str | None, runtime: str = "auto", *, is_fixing: bool = False) -> list[Finding]:
+    """All that `doctor` finds, with an answer of one token if there is a runtime and a model."""
     findings = [*_findings_of_machine(), *_findings_of_runtimes(runtime)]
     has_runtime = any(item.what.startswith("runtime") and item.state == "ok" for item in findings)
     model_findings, path = _findings_of_model(model, is_fixing=is_fixing)
@@ -106,12 +117,7 @@ def doctor(
         findings += _findings_of_answer(model, runtime)
     elif has_runtime:
         findings.append(Finding("answer", "note", "not tried: there is no model"))
-    if is_json:
-        print_json([asdict(item) for item in findings])
-    else:
-        _print_findings(findings)
-    if any(item.state == "fault" for item in findings):
-        raise SystemExit(1)
+    return findings
 
 
 def _print_findings(findings: list[Finding]) -> None:

@@ -1,81 +1,63 @@
-"""The magics, in a real kernel: cells share a server, an interrupted cell leaves it, `stop` ends it."""
+"""The magics, in a real kernel: cells share a server, `stop` ends it, `status` and `doctor` say how it is."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import jupyter_client
 import psutil
-import pytest
 
+from support.notebook import Notebook
 from support.waiting import wait_until
 
 
-class Notebook:
-    def __init__(self, directory: Path) -> None:
-        self.kernels = jupyter_client.KernelManager(kernel_name="python3")
-        self.kernels.start_kernel(cwd=str(directory))
-        self.client = self.kernels.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
-
-    def run(self, code: str, at_output: Any = lambda: None) -> tuple[str, dict[str, Any]]:
-        pieces: list[str] = []
-
-        def note(message: dict[str, Any]) -> None:
-            if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
-                pieces.append(message["content"]["text"])
-                at_output()
-
-        reply = self.client.execute_interactive(code, timeout=120, output_hook=note)
-        return "".join(pieces), reply["content"]
-
-    def pid(self) -> int:
-        return int(re.findall(r"runs, pid (\d+)", self.run("%localllama status")[0])[0])
-
-
-@pytest.fixture
-def notebook(tmp_path: Path) -> Iterator[Notebook]:
-    made = Notebook(tmp_path)
-    assert made.run("%load_ext localllama")[1]["status"] == "ok"
-    yield made
-    made.client.stop_channels()
-    made.kernels.shutdown_kernel(now=True)
+def pid_of(notebook: Notebook) -> int:
+    return int(re.findall(r"runs, pid (\d+)", notebook.run_well("%localllama status").text)[0])
 
 
 def test_cells_share_a_server_that_stop_ends(notebook: Notebook, micro_model: Path) -> None:
-    assert notebook.run("%localllama")[0] == "no model is in use\n"
+    assert notebook.run("%localllama").text == "no model is in use\n"
     for _ in range(2):
-        text, reply = notebook.run(f"%%llm {micro_model} max_tokens=8\nHello")
-        assert reply["status"] == "ok", reply
-        assert text.strip()
-    pid = notebook.pid()
-    assert notebook.run("%localllama stop")[0] == "no model is in use\n"
+        assert notebook.run_well(f"%%llm {micro_model} max_tokens=8\nHello").text.strip()
+    pid = pid_of(notebook)
+    assert notebook.run("%localllama stop").text == "no model is in use\n"
     wait_until(lambda: not psutil.pid_exists(pid), seconds=10, what="the end of the server")
 
 
+def test_status_shows_memory_and_speed(notebook: Notebook, micro_model: Path) -> None:
+    notebook.run_well(f"%%llm {micro_model} max_tokens=8 ignore_eos=true\nHello")
+    status = notebook.run_well("%localllama status").text
+    assert re.fullmatch(rf"{micro_model}: runs, pid \d+, \d+ MB, \d+\.\d tokens per second\n", status)
+
+
 def test_interrupting_a_cell_leaves_the_server(notebook: Notebook, micro_model: Path) -> None:
-    notebook.run(f"%%llm {micro_model} max_tokens=8\nHello")
-    pid = notebook.pid()
-    interrupted: list[bool] = []
-
-    def interrupt() -> None:
-        if not interrupted:
-            interrupted.append(True)
-            notebook.kernels.interrupt_kernel()
-
-    _, reply = notebook.run(f"%%llm {micro_model} max_tokens=7000\nHello", interrupt)
+    notebook.run_well(f"%%llm {micro_model} max_tokens=8\nHello")
+    pid = pid_of(notebook)
+    reply = notebook.run_interrupted(f"%%llm {micro_model} max_tokens=7000 ignore_eos=true\nHello").reply
     assert reply["status"] == "error"
     assert reply["ename"] == "KeyboardInterrupt"
-    assert notebook.pid() == pid
-    assert notebook.run(f"%%llm {micro_model} max_tokens=8\nHello")[1]["status"] == "ok"
-    assert notebook.pid() == pid
+    assert pid_of(notebook) == pid
+    notebook.run_well(f"%%llm {micro_model} max_tokens=8\nHello")
+    assert pid_of(notebook) == pid
+
+
+def test_doctor_says_what_is_here_and_that_it_answers(notebook: Notebook, micro_model: Path) -> None:
+    outputs = notebook.run_well(f"%localllama doctor {micro_model}")
+    assert re.search(r"^ok +runtime: .", outputs.text, re.MULTILINE)
+    assert re.search(r"^ok +answer: 1 token generated", outputs.text, re.MULTILINE)
+    assert outputs.text.endswith("All is well.\n")
+
+
+def test_doctor_says_how_to_mend_a_fault(notebook: Notebook, tmp_path: Path) -> None:
+    (tmp_path / "page.gguf").write_text("<html>not a model</html>")
+    text = notebook.run_well("%localllama doctor ./page.gguf").text
+    assert re.search(r"^fault +model: .*page\.gguf", text, re.MULTILINE)
+    assert "\nTo mend model: " in text
+    assert "All is well" not in text
 
 
 def test_mistakes_say_what_is_right(notebook: Notebook) -> None:
-    assert notebook.run("%localllama fly")[1]["ename"] == "ConfigurationError"
-    assert notebook.run("%%llm smollm2-135m max_tokns=8\nHello")[1]["ename"] == "ConfigurationError"
-    assert notebook.run("%%llm one two\nHello")[1]["ename"] == "ConfigurationError"
+    assert notebook.run("%localllama fly").reply["ename"] == "ConfigurationError"
+    assert notebook.run("%localllama stop everything").reply["ename"] == "ConfigurationError"
+    assert notebook.run("%%llm smollm2-135m max_tokns=8\nHello").reply["ename"] == "ConfigurationError"
+    assert notebook.run("%%llm one two\nHello").reply["ename"] == "ConfigurationError"
