@@ -16,17 +16,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from localllama.errors import RuntimeBrokenError
 
 from .environment import without_llama_variables
 from .exit_reason import exit_words, loader_fault
 from .one_shot_flags import ProgramForm, form_of_help, stand_in_flags
+from .probe_cache import FileStamp, command_stamp, forget, remember, remembered
 from .runtime import Runtime
 
 __all__ = [
-    "FileStamp",
-    "command_stamp",
+    "forget_answers",
     "listed_flags",
     "one_shot_form",
     "runtime_version",
@@ -40,14 +41,12 @@ _TAIL_LINES = 15
 _ESSENTIAL_FLAGS = frozenset({"--model", "--host", "--port", "--ctx-size"})
 # Descriptions stand 30 columns or more to the right; builds of 2024 indented the flags a little.
 _ENTRY = re.compile(r" {0,12}-")
+_FORMS = (*get_args(ProgramForm), None)
 _FLAG = re.compile(r"--?[A-Za-z][\w.-]*")
 _VERSION_PATTERNS = (
     re.compile(r"version: (?P<version>\S+) \(build (?P<build>\d+), commit (?P<commit>\w+)\)"),
     re.compile(r"version: (?P<version>\d+) \((?P<commit>\w+)\)"),
 )
-
-FileStamp = tuple[str, int, int]
-"""A part of a command line; if it is the path of a file, its size and its modification time in nanoseconds, else -1."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class _Help:
     form: ProgramForm | None = None
 
 
-_known: dict[tuple[FileStamp, ...], _Help] = {}
+_known: dict[tuple[str, tuple[FileStamp, ...]], _Help] = {}
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class _Run:
 def supported_flags(runtime: Runtime, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> frozenset[str]:
     """Every spelling of every flag that the program lists, such as "-c" and "--ctx-size"; removed ones are left out.
 
-    Remembered for as long as the program's file does not change.
+    Remembered, on disk too, for as long as the program's file does not change; that it cannot answer is not.
 
     Raises:
         RuntimeBrokenError: It could not even print its help, or is not llama.cpp's server.
@@ -98,22 +97,48 @@ def one_shot_form(runtime: Runtime, *, timeout_seconds: float = _TIMEOUT_SECONDS
 
 
 def listed_flags(command: Sequence[str]) -> frozenset[str]:
-    """What any program lists in its `--help`.
+    """What any program lists in its `--help`; remembered like `supported_flags`.
 
     Raises:
         RuntimeBrokenError: It cannot be started.
     """
     runtime = Runtime("one-shot", tuple(command), " ".join(command), tuple(command))
-    return _listed_flags(_help_run(runtime, _TIMEOUT_SECONDS).output)
+    known = remembered("flags", command)
+    if isinstance(known, list) and known and all(isinstance(flag, str) for flag in known):
+        return frozenset(known)
+    run = _help_run(runtime, _TIMEOUT_SECONDS)
+    flags = _listed_flags(run.output)
+    if flags and run.exit_code == 0:
+        remember("flags", command, sorted(flags))
+    return flags
 
 
 def runtime_version(runtime: Runtime) -> str | None:
-    """What the program says of its version, such as "0.6.0-dev (build 10453)" or "build 8994"; a hint, or None."""
+    """What the program says of its version, such as "0.6.0-dev (build 10453)" or "build 8994"; a hint, or None.
+
+    Remembered like the flags.
+    """
+    # The multi-call program knows `llama version` alone; `llama serve --version` is that of the server.
+    command = [*(runtime.program or runtime.command), "--version"]
+    known = remembered("version", runtime.command)
+    if isinstance(known, str):
+        return known
     try:
-        # The multi-call program knows `llama version` alone; `llama serve --version` is that of the server.
-        output = _run([*(runtime.program or runtime.command), "--version"], _TIMEOUT_SECONDS).output
+        version = _version_in(_run(command, _TIMEOUT_SECONDS).output)
     except OSError:
         return None
+    if version is not None:
+        remember("version", runtime.command, version)
+    return version
+
+
+def forget_answers(runtime: Runtime) -> None:
+    """Ask the program again next time: its file is the same, but not all that it depends on may be."""
+    _known.pop((runtime.kind, command_stamp(runtime.command)), None)
+    forget(runtime.command)
+
+
+def _version_in(output: str) -> str | None:
     for pattern in _VERSION_PATTERNS:
         match = pattern.search(output)
         if match:
@@ -123,24 +148,21 @@ def runtime_version(runtime: Runtime) -> str | None:
 
 
 def _help(runtime: Runtime, timeout_seconds: float) -> _Help:
-    stamp = command_stamp(runtime.command)
-    known = _known.get(stamp)
+    key = (runtime.kind, command_stamp(runtime.command))
+    known = _known.get(key)
     if known is None:
-        known = _known[stamp] = _ask(runtime, timeout_seconds)
+        known = _known[key] = _ask(runtime, timeout_seconds)
     return known
 
 
-def command_stamp(command: Sequence[str]) -> tuple[FileStamp, ...]:
-    """What tells whether a program is still the same."""
-    return tuple(_stamp(part) for part in command)
-
-
-def _stamp(part: str) -> FileStamp:
+def _kept_help(runtime: Runtime) -> _Help | None:
+    answer = remembered(f"help of {runtime.kind}", runtime.command)
     try:
-        status = Path(part).stat()
-    except (OSError, ValueError):
-        return part, -1, -1
-    return part, status.st_size, status.st_mtime_ns
+        flags, supports_unix, form = answer
+        is_well_formed = all(isinstance(flag, str) for flag in flags) and form in _FORMS and bool(flags)
+        return _Help(frozenset(flags), supports_unix is True, form) if is_well_formed else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
@@ -149,14 +171,17 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
         from .embedded_flags import help_text
 
         return _Help(_listed_flags(help_text()), supports_unix_sockets=True)
+    kept = _kept_help(runtime)
+    if kept is not None:
+        return kept
     run = _help_run(runtime, timeout_seconds)
     flags = _listed_flags(run.output)
-    if runtime.kind == "one-shot":
-        form = form_of_help(" ".join([Path(runtime.program[0]).name, *runtime.program[1:]]).lower(), flags)
-        if form is not None:
-            return _Help(stand_in_flags(flags), hasattr(socket, "AF_UNIX"), form)
-    elif flags >= _ESSENTIAL_FLAGS:
-        return _Help(flags, ".sock" in run.output)
+    help_ = _read_help(runtime, run, flags)
+    if help_ is not None:
+        remember(
+            f"help of {runtime.kind}", runtime.command, [sorted(help_.flags), help_.supports_unix_sockets, help_.form]
+        )
+        return help_
     if run.is_timed_out:
         reason = f"did not print its help within {timeout_seconds:g} s"
     elif run.exit_code == 0:
@@ -167,6 +192,13 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
         fault = loader_fault(run.output)
         reason += f": {fault}" if fault else ""
     raise _broken(runtime, reason, run.output)
+
+
+def _read_help(runtime: Runtime, run: _Run, flags: frozenset[str]) -> _Help | None:
+    if runtime.kind == "one-shot":
+        form = form_of_help(" ".join([Path(runtime.program[0]).name, *runtime.program[1:]]).lower(), flags)
+        return _Help(stand_in_flags(flags), hasattr(socket, "AF_UNIX"), form) if form is not None else None
+    return _Help(flags, ".sock" in run.output) if flags >= _ESSENTIAL_FLAGS else None
 
 
 def _help_run(runtime: Runtime, timeout_seconds: float) -> _Run:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from localllama.errors import LocalLlamaError, RuntimeNotFoundError
 
 from .environment import without_llama_variables
-from .probe import runtime_version, supported_flags
+from .probe import forget_answers, runtime_version, supported_flags
+from .probe_cache import remember, remembered
 from .resolve import candidate_runtimes
 from .runtime import Runtime
 
 __all__ = ["FEATURES", "RuntimeReport", "RuntimeState", "report_runtimes"]
 
 _TIMEOUT_SECONDS = 20.0
+# A driver may come and go while the program stays the same.
+_MOST_SECONDS_OF_DEVICES = 600.0
 FEATURES: dict[str, tuple[str, ...]] = {
     "images": ("--mmproj",),
     "speculative decoding": ("--model-draft", "-md"),
@@ -74,8 +77,13 @@ class RuntimeReport:
     runtimes: tuple[RuntimeState, ...]
 
 
-def report_runtimes(choice: str, environ: Mapping[str, str]) -> RuntimeReport:
+def report_runtimes(choice: str, environ: Mapping[str, str], *, is_fresh: bool = False) -> RuntimeReport:
     """Look at every rung and ask each program what it is. No model is loaded.
+
+    Args:
+        choice: The `runtime` setting.
+        environ: The environment of this process.
+        is_fresh: Ask each program again, whatever it said before: a library that it needs may be gone since.
 
     Raises:
         ConfigurationError: `choice`, or LOCALLLAMA_RUNTIME, names a program that is not there.
@@ -86,6 +94,8 @@ def report_runtimes(choice: str, environ: Mapping[str, str]) -> RuntimeReport:
         return RuntimeReport(tuple(error.places), ())
     states: list[RuntimeState] = []
     for runtime in candidates.runtimes:
+        if is_fresh:
+            forget_answers(runtime)
         state = _state(runtime, environ)
         taken = next((earlier for earlier in states if earlier.fault is None), None)
         states.append(replace(state, verdict=_verdict(state, taken)))
@@ -118,6 +128,18 @@ def _devices(runtime: Runtime, flags: frozenset[str], environ: Mapping[str, str]
     command = _question_of_devices(runtime, flags)
     if command is None:
         return ()
+    shown = {name: value for name, value in environ.items() if "VISIBLE_DEVICES" in name}
+    question = f"devices {sorted(shown.items())}"
+    known = remembered(question, runtime.command, most_seconds=_MOST_SECONDS_OF_DEVICES)
+    if isinstance(known, list) and all(isinstance(device, str) for device in known):
+        return tuple(known)
+    devices = _asked_devices(runtime, command, environ)
+    if devices is not None:
+        remember(question, runtime.command, devices)
+    return devices or ()
+
+
+def _asked_devices(runtime: Runtime, command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...] | None:
     try:
         answer = subprocess.run(
             command,
@@ -129,9 +151,9 @@ def _devices(runtime: Runtime, flags: frozenset[str], environ: Mapping[str, str]
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ()
+        return None
     if runtime.kind == "embedded":
-        return tuple(answer.stdout.decode("utf-8", "replace").splitlines()) if answer.returncode == 0 else ()
+        return tuple(answer.stdout.decode("utf-8", "replace").splitlines()) if answer.returncode == 0 else None
     listed = answer.stdout.decode("utf-8", "replace").partition("Available devices:")[2]
     return tuple(f"{name}: {what.strip()}" for name, what in _DEVICE.findall(listed))
 

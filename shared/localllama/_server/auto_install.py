@@ -22,7 +22,7 @@ from localllama._models.tiny import write_tiny_model
 from localllama._runtime.cache_directory import cache_directory
 from localllama._runtime.install import Method, install_runtime, methods_for
 from localllama._runtime.install_check import NOT_STARTED, ask_quietly, fault_of_runtime
-from localllama._runtime.probe import FileStamp, command_stamp
+from localllama._runtime.probe_cache import FileStamp, command_stamp
 from localllama._runtime.resolve import RUNGS, candidate_runtimes, chosen_runtime
 from localllama.errors import ClientClosedError, LlamaRuntimeError, LocalLlamaWarning, RuntimeNotFoundError
 from localllama.types import StartProgress

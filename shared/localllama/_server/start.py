@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from localllama._runtime.probe import supported_flags, supports_unix_sockets
+from localllama._runtime.probe import forget_answers, supported_flags, supports_unix_sockets
 from localllama._runtime.resolve import candidate_runtimes
 from localllama._runtime.runtime import Runtime
 from localllama.errors import (
@@ -182,6 +182,7 @@ def _walk(request: StartRequest, *, allow_mock: bool) -> StartedServer | _NoneSe
         except (RuntimeBrokenError, UnsupportedFeatureError) as error:
             # Also a build that lacks a flag which a setting asks for: the next one may have it.
             broken.append(error)
+            forget_answers(runtime)
             lacks_server &= isinstance(error, RuntimeBrokenError) or runtime.kind == "one-shot"
             if position + 1 < len(candidates):
                 _warn_once(runtime, candidates[position + 1], error)

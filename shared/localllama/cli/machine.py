@@ -181,7 +181,7 @@ def _version_or_none(name: str) -> str | None:
 
 def _findings_of_runtimes(choice: str) -> list[Finding]:
     try:
-        report = report_runtimes(choice, os.environ)
+        report = report_runtimes(choice, os.environ, is_fresh=True)
     except LocalLlamaError as error:
         return [Finding("runtime", "fault", error.message, error.hint)]
     found = []
