@@ -90,6 +90,9 @@ def _final_metadata(answer: CoreResult | ChatChunk, model_name: str | None) -> d
 
 def _measurements(answer: CoreResult | ChatChunk) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
+    if answer.usage and answer.usage.is_estimated:
+        # `usage_metadata` is LangChain's own form, which has no place for it.
+        metadata["is_usage_estimated"] = True
     # With `timings_per_token` each chunk has timings; the last ones count for the whole answer.
     if answer.timings and answer.usage:
         metadata["timings"] = {name: value for name, value in asdict(answer.timings).items() if value is not None}

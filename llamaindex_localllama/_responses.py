@@ -137,6 +137,7 @@ def _usage(usage: Usage | None) -> dict[str, Any] | None:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        **({"is_estimated": True} if usage.is_estimated else {}),
     }
 
 

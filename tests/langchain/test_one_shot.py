@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,12 +12,14 @@ from typing import Literal
 import psutil
 import pytest
 from langchain_core.messages import HumanMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from langchain_localllama import ChatLocalLlama
 from localllama._runtime import resolve
+from support.one_shot_program import make_one_shot_program
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(loopback port without a key|No llama.cpp server works)")
@@ -101,3 +105,28 @@ def test_streams_chains_and_async(llm: ChatLocalLlama) -> None:
 def _programs() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
     return [child for child in children if Path(child.name()).name.startswith(("llama-completion", "llama-cli"))]
+
+
+_COUNTS_NOTHING = "out.write(b'Hello there. [end of text]\\n\\n\\n')"
+
+
+async def test_estimated_usage_is_told_as_such(micro_model: Path, tmp_path: Path) -> None:
+    program = make_one_shot_program(tmp_path, _COUNTS_NOTHING)
+    with ChatLocalLlama(model=str(micro_model), runtime=str(program), n_ctx=512, n_threads=1) as llm:
+        whole = llm.invoke("Hi")
+        chunks = list(llm.stream("Hi"))
+        added = functools.reduce(operator.add, chunks)
+        for message in (whole, await llm.ainvoke("Hi"), added):
+            assert message.content == "Hello there."
+            assert message.response_metadata["is_usage_estimated"] is True
+            usage = TypeAdapter(UsageMetadata).validate_python(message.usage_metadata, strict=True)
+            assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+            assert "is_usage_estimated" not in usage
+        assert [chunk.response_metadata.get("is_usage_estimated") for chunk in chunks].count(True) == 1
+
+
+def test_counted_usage_is_not_told_to_be_estimated(micro_model: Path) -> None:
+    with ChatLocalLlama(model=str(micro_model), runtime="embedded", n_ctx=512, n_threads=1, max_tokens=4) as llm:
+        message = llm.invoke("Hi")
+    assert message.usage_metadata is not None
+    assert "is_usage_estimated" not in message.response_metadata

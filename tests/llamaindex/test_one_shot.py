@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from llamaindex_localllama import LocalLlama
 from localllama._runtime import resolve
+from support.one_shot_program import make_one_shot_program
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(loopback port without a key|No llama.cpp server works)")
 
@@ -63,3 +64,25 @@ def test_structured_predict_tools_and_streams(llm: LocalLlama) -> None:
 async def test_async(llm: LocalLlama) -> None:
     answer = await llm.achat([ChatMessage("Say yes.")])
     assert answer.message.content
+
+
+_COUNTS_NOTHING = "out.write(b'Hello there. [end of text]\\n\\n\\n')"
+
+
+async def test_estimated_usage_is_told_as_such(micro_model: Path, tmp_path: Path) -> None:
+    program = make_one_shot_program(tmp_path, _COUNTS_NOTHING)
+    hello = [ChatMessage("Hi")]
+    with LocalLlama(model=str(micro_model), runtime=str(program), n_ctx=512, n_threads=1) as llm:
+        *_, streamed = llm.stream_chat(hello)
+        for response in (llm.chat(hello), await llm.achat(hello), streamed, llm.complete("Hi")):
+            assert isinstance(response.raw, dict)
+            usage = response.raw["usage"]
+            assert usage["is_estimated"] is True
+            assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_counted_usage_is_not_told_to_be_estimated(micro_model: Path) -> None:
+    with LocalLlama(model=str(micro_model), runtime="embedded", n_ctx=512, n_threads=1, max_tokens=4) as llm:
+        raw = llm.complete("Hi").raw
+    assert isinstance(raw, dict)
+    assert "is_estimated" not in raw["usage"]
