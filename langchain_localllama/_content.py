@@ -102,5 +102,5 @@ _REMEDIES = {
     "file": "Extract its text and send that as a text block.",
     "document": "Extract its text and send that as a text block.",
     "video": "Send single frames of it as images.",
-    "tool_result": "Send the result as a ToolMessage.",
+    "tool_result": "Send the result as a ToolMessage, or in a HumanMessage as Anthropic has it.",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import (
@@ -43,17 +43,21 @@ def to_core_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     """
     if not messages:
         raise ConfigurationError("the list of messages is empty", hint="Pass at least one message.")
-    return tuple(_to_core_message(message) for message in messages)
+    return tuple(
+        made
+        for message in messages
+        for made in (_user(message) if isinstance(message, HumanMessage) else (_to_core_message(message),))
+    )
 
 
 def _to_core_message(message: BaseMessage) -> Message:
     if isinstance(message, AIMessage):
         return _assistant(message)
     if isinstance(message, ToolMessage):
-        return _tool_result(message)
+        return _tool_result(
+            message.content, message.tool_call_id, is_error=message.status == "error", name=message.name
+        )
     content = _content(_parts(message.content))
-    if isinstance(message, HumanMessage):
-        return Message("user", content, name=message.name)
     if isinstance(message, SystemMessage):
         return Message("system", content, name=message.name)
     if isinstance(message, FunctionMessage):
@@ -89,14 +93,37 @@ def _content(parts: tuple[ContentPart, ...]) -> str | tuple[ContentPart, ...]:
     return parts
 
 
-def _tool_result(message: ToolMessage) -> Message:
-    parts = _parts(message.content)
-    if message.status == "error":
+def _user(message: HumanMessage) -> Iterator[Message]:
+    """A turn of the user's; in Anthropic's API it is where the results of tools stand, which are turns of their own here."""
+    blocks: Sequence[str | Mapping[str, Any]] = (
+        [message.content] if isinstance(message.content, str) else message.content
+    )
+    said: list[ContentPart] = []
+    has_results = False
+    for block in blocks:
+        if isinstance(block, str) or block_type(block) != "tool_result":
+            said.append(to_part(block))
+            continue
+        if said:
+            yield Message("user", _content(tuple(said)), name=message.name)
+            said.clear()
+        has_results = True
+        is_error = block.get("is_error") is True
+        yield _tool_result(block.get("content") or "", str(block.get("tool_use_id") or ""), is_error=is_error)
+    if said or not has_results:
+        yield Message("user", _content(tuple(said)), name=message.name)
+
+
+def _tool_result(
+    content: str | Sequence[str | Mapping[str, Any]], call_id: str, *, is_error: bool, name: str | None = None
+) -> Message:
+    parts = _parts(content)
+    if is_error:
         # Templates have no field for it; without the word a short text reads to the model like a result.
         text, rest = (parts[0].text, parts[1:]) if parts and isinstance(parts[0], TextPart) else ("", parts)
         if not text.lower().startswith("error"):
             parts = (TextPart(f"Error: {text}".rstrip()), *rest)
-    return Message("tool", _content(parts), name=message.name, tool_call_id=message.tool_call_id)
+    return Message("tool", _content(parts), name=name, tool_call_id=call_id)
 
 
 def _assistant(message: AIMessage) -> Message:

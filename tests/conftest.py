@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from support.micro_model import build_micro_model
+from support.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks of pytest
 from support.waiting import wait_until
 
 # The same examples in every run; LOCALLLAMA_TEST_EXAMPLES=1000 looks for others, by chance.

@@ -12,7 +12,7 @@ import pytest
 from localllama.cli import installing
 from support.fake_llama_server import Behaviour, make_fake_llama_server
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the methods of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on Linux only: its package managers")
 
 _PIP = [sys.executable, "-m", "pip", "install", "xllamacpp>=2026.10.11549"]
 

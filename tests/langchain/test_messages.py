@@ -108,7 +108,6 @@ def test_audio_in_every_shape(block: dict[str, Any], expected_format: str) -> No
         ({"type": "file", "base64": "JVBE", "mime_type": "application/pdf"}, "file"),
         ({"type": "document", "source": {}}, "document"),
         ({"type": "video", "base64": "AAAA", "mime_type": "video/mp4"}, "video"),
-        ({"type": "tool_result", "tool_use_id": "c", "content": "3"}, "tool_result"),
         ({"type": "server_tool_call", "id": "s", "name": "search", "args": {}}, "server_tool_call"),
         ({"type": "non_standard", "value": {}}, "non_standard"),
         ({"type": "text-plain", "url": "https://example.com/a.txt?token=abc"}, "text-plain without text"),
@@ -121,6 +120,40 @@ def test_what_llama_server_cannot_take_is_refused_by_name(block: dict[str, Any],
             one(message)
         assert caught.value.hint
         assert "token=abc" not in str(caught.value), "an address may hold a secret"
+
+
+def test_results_of_tools_that_stand_in_a_users_turn_are_turns_of_their_own() -> None:
+    """As Anthropic has them: several in one message, with text around them, which keeps its place."""
+    message = HumanMessage(
+        [
+            {
+                "type": "tool_result",
+                "tool_use_id": "c1",
+                "content": [{"type": "text", "text": "21 C"}],
+                "is_error": False,
+            },
+            {"type": "tool_result", "tool_use_id": "c2", "content": "no such city", "is_error": True},
+            {"type": "tool_result", "tool_use_id": "c3"},
+            {"type": "text", "text": "And in Rome?", "cache_control": {"type": "ephemeral"}},
+        ],
+        name="ann",
+    )
+    assert to_core_messages([message]) == (
+        Message("tool", "21 C", tool_call_id="c1"),
+        Message("tool", "Error: no such city", tool_call_id="c2"),
+        Message("tool", "", tool_call_id="c3"),
+        Message("user", "And in Rome?", name="ann"),
+    )
+    last = HumanMessage(["Look:", {"type": "tool_result", "tool_use_id": "c1", "content": "21 C"}])
+    assert to_core_messages([last]) == (Message("user", "Look:"), Message("tool", "21 C", tool_call_id="c1"))
+
+
+def test_a_result_of_a_tool_in_another_place_is_refused_with_the_right_one() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "3"}
+    for message in (AIMessage([result]), SystemMessage([result])):
+        with pytest.raises(UnsupportedFeatureError, match="tool_result") as caught:
+            one(message)
+        assert "ToolMessage" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

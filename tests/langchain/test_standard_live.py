@@ -14,6 +14,13 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_localllama import ChatLocalLlama
 from support.micro_model import build_micro_model
 
+# They look at the values of the arguments; SmolLM2 passes them.
+_WANT_SENSE = (
+    "test_tool_calling",
+    "test_tool_calling_async",
+    "test_bind_runnables_as_tools",
+    "test_unicode_tool_call_integration",
+)
 CACHED_PROMPT = "Tell me about the sea. " * 10
 
 
@@ -44,6 +51,16 @@ class _Live(ChatModelIntegrationTests):
 
     @property
     def supports_json_mode(self) -> bool:
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def enable_vcr_tests(self) -> bool:
+        # There is no cassette here, so the story of `test_stream_time` is told once by the live server. What it measures,
+        # the time between the bytes and the caller, is measured over recorded bytes: tests/replay/test_langchain_standard.py.
         return True
 
     @property
@@ -85,9 +102,10 @@ class _Micro(_Live):
         cls.params = {"model": str(micro_model), **words, "parallel": 2, "n_threads": 1}
         cls.other_model = str(build_micro_model(tmp_path_factory.mktemp("other") / "other.gguf", seed=11))
 
-    @property
-    def has_tool_calling(self) -> bool:
-        return False  # the arguments that the suite expects are words
+    @pytest.fixture(autouse=True)
+    def no_sense_is_expected(self, request: pytest.FixtureRequest) -> None:
+        if request.node.originalname in _WANT_SENSE:
+            request.applymarker(pytest.mark.xfail(reason="random weights do not know which argument was meant"))
 
 
 class TestMicro(_Micro):

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex.contract import recorded_events  # noqa: F401  # a fixture
+from llamaindex.contract import RecordedEvents, recording_events
 from llamaindex_localllama import LocalLlama
 from support.scripted_server import ScriptedServer, scripted_server
+
+
+@pytest.fixture
+def recorded_events() -> Iterator[RecordedEvents]:
+    with recording_events() as events:
+        yield events
 
 
 @pytest.fixture

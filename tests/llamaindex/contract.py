@@ -1,10 +1,31 @@
 """What LlamaIndex expects of any chat LLM, as tests: subclass `LLMContract` and give it an `llm` fixture.
 
+    from contract import LLMContract
+
     class TestMyLLM(LLMContract):
         @pytest.fixture
-        def llm(self) -> LLM: ...
+        def llm(self) -> LLM:
+            return MyLLM(model="tiny", max_tokens=24)
 
-The model behind it need not make sense; it must answer, report its usage, and stop at `max_tokens` by itself.
+This file needs pytest and llama-index-core and nothing else of this repository, so the LLM of any other package can be held
+to it: copy the file, or put its folder on pytest's `pythonpath`. Where one test asks for more than an LLM promises, mark it
+in the subclass, with the reason:
+
+        @pytest.mark.xfail(reason="the service counts no tokens in streams")
+        @pytest.mark.parametrize("name", CALLS)
+        def test_the_last_response_says_all(self, llm: LLM, name: str) -> None:
+            super().test_the_last_response_says_all(llm, name)
+
+What the LLM behind the fixture must do:
+
+- answer, in more than one piece where it is streamed; the words need not make sense, and it ends by itself or at a limit;
+- report `raw["usage"]` with the fields of OpenAI's API on the last response, as a plain dict in a plain dict;
+- answer the same object from several threads and event loops, and from copies and pickles of it, whenever they are made;
+- take "stop", and refuse a call argument that it does not know with a ValueError that names it;
+- know its context window, and keep a part of it free for the prompt.
+
+An LLM whose answers are recorded is as good as one with a server behind it. Events and token counts are checked as well, so
+the methods must carry LlamaIndex's own callbacks (`llm_chat_callback`, `llm_completion_callback`).
 """
 
 from __future__ import annotations
@@ -16,6 +37,7 @@ import pickle
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -68,13 +90,16 @@ class RecordedEvents(BaseEventHandler):
         return Counter(type(event).__name__ for event in self.events)
 
 
-@pytest.fixture
-def recorded_events() -> Iterator[RecordedEvents]:
+@contextmanager
+def recording_events() -> Iterator[RecordedEvents]:
+    """All events of LlamaIndex's root dispatcher, while it is entered."""
     dispatcher = instrumentation.get_dispatcher()
     handler = RecordedEvents()
     dispatcher.add_event_handler(handler)
-    yield handler
-    dispatcher.event_handlers.remove(handler)
+    try:
+        yield handler
+    finally:
+        dispatcher.event_handlers.remove(handler)
 
 
 class LLMContract:
@@ -83,6 +108,11 @@ class LLMContract:
     @pytest.fixture
     def llm(self) -> LLM:
         raise NotImplementedError("the subclass makes the LLM that is tested")
+
+    @pytest.fixture
+    def recorded_events(self) -> Iterator[RecordedEvents]:
+        with recording_events() as events:
+            yield events
 
     # -- answers ----------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def test_forced_call(family: Family) -> None:
     result = in_each_way(request, costs_alike=False, max_tokens=400)
     assert [call.name for call in result.tool_calls] == ["get_weather"]
     assert is_weather(result.tool_calls[0].arguments)
-    assert result.text == ""
+    assert (result.text, result.finish_reason) == ("", "tool_calls")
 
 
 @pytest.mark.parametrize("family", EACH_FAMILY)

@@ -11,7 +11,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Thinking
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
-from llamaindex.contract import LLMContract, recorded_events  # noqa: F401  # a fixture
+from llamaindex.contract import LLMContract
 from llamaindex_localllama import LocalLlama
 from localllama import (
     AnswerParseError,

@@ -333,7 +333,7 @@ def _child_asks(client: LocalLlamaClient, parent_server_pid: int, connection: ob
     client.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="on POSIX only: fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_a_server_of_its_own(client: LocalLlamaClient) -> None:
     client.chat(HELLO)

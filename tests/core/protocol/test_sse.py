@@ -73,3 +73,10 @@ def test_many_events_may_be_larger_than_the_limit_together() -> None:
 def test_an_event_that_is_not_text_is_refused() -> None:
     with pytest.raises(MalformedResponseError, match="UTF-8"):
         SSEDecoder().feed(b"data: \xff\n\n")
+
+
+def test_what_is_unfinished_at_the_end_is_forgotten() -> None:
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data: a\ndata: b") == []
+    decoder.close()
+    assert decoder.feed(b"\n\ndata: c\n\n") == [ServerSentEvent("c")]

@@ -189,6 +189,16 @@ def test_finish_reasons(sent: Any, expected: str) -> None:
     assert (error, parser.result().finish_reason) == (None, expected)
 
 
+@pytest.mark.parametrize(("sent", "expected"), [("stop", "tool_calls"), ("length", "length")])
+def test_an_answer_with_a_call_that_stopped_has_stopped_for_it(sent: str, expected: str) -> None:
+    """Servers behind base_url say "stop" there, and a call in an envelope or in the text is one that none of them saw."""
+    parser = ChatStreamParser()
+    call = delta(tool_calls=[fragment(0, "{}", id="a", name="f")])
+    chunks, error = parse([call + delta(sent) + LAST + DONE], parser)
+    assert (error, parser.result().finish_reason) == (None, expected)
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [expected]
+
+
 def test_usage_on_the_finish_chunk_comes_last_all_the_same() -> None:
     finish = {"choices": [{"finish_reason": "stop", "index": 0, "delta": {}}], **HEAD}
     usage = {"prompt_tokens": 5, "completion_tokens": 1}
@@ -342,6 +352,8 @@ ODD_EVENTS: list[Any] = [
     {"choices": [{"delta": {}, "logprobs": {"content": [{"logprob": 1, "bytes": ["x"]}]}}]},
     {"choices": [], "usage": 7},
     {"choices": [], "usage": {"prompt_tokens": "x"}},
+    {"choices": [], "usage": {"prompt_tokens": True}},
+    {"choices": [], "usage": {"prompt_tokens": 1.5}},
     {"choices": [], "timings": {"prompt_ms": "x"}},
     {"choices": [], "prompt_progress": []},
     {"choices": [], "model": 7},

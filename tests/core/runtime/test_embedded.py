@@ -196,7 +196,9 @@ def test_ends_when_its_owner_ends_the_lifeline(
         connection.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the supervisor alone watches over the load")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="on Linux only: elsewhere the supervisor alone watches over the load"
+)
 def test_ends_while_it_loads_when_the_lifeline_ends(
     embedded: Runtime, smollm2_model: Path, short_path: Path, lifeline: tuple[int, Callable[[], None]]
 ) -> None:

@@ -92,7 +92,7 @@ def test_without_prctl_nothing_is_tied_and_no_stray_is_known(watch: Any) -> None
     assert watch.strays() == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="on Linux only: prctl")
 def test_strays_are_the_children(watch: Any, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(supervisor_linux, "load_prctl", lambda: lambda *arguments: calls.append(arguments))
