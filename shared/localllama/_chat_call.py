@@ -7,6 +7,7 @@ plan ── sent ── answer ── checked ─┬─ right: the caller's
 └─ none of these: an error with the raw text
 
 llama.cpp's parser dropped the answer ── raw text, read for calls ── still a call unread ── an envelope
+llama.cpp's parser dropped the rest of a stream of words ── raw text from there on
 the template broke on the tools ── they go into our own prompt
 llama.cpp refused the grammar of a schema ── raw text, under the schema alone
 llama.cpp refused the grammar of many tools ── the name of a tool first, then its arguments
@@ -81,6 +82,7 @@ class ChatCall(Call):
         self._notes: Notes = {}
         self._n_ctx = 0
         self._is_raw = False
+        self._shown_text = ""  # of an attempt that broke off; the next one goes on from there
         self._n_repairs = 0
         self._turns_of_repair: tuple[Message, ...] = ()
         self._fault: Fault | None = None
@@ -105,8 +107,9 @@ class ChatCall(Call):
             # The first attempt ran until it was cut, most often in a circle, which the same sampling would enter again.
             sampling = sampling.with_changes({"dry_multiplier": _DRY_MULTIPLIER_AGAINST_CIRCLES})
         new_reader = self._new_reader(plan)
-        if self._is_raw or (plan.has_fixed_form and notes.get(_GRAMMAR_IS_LEFT)):
+        if plan.has_fixed_form and notes.get(_GRAMMAR_IS_LEFT) and self._may_turn_raw:
             self._is_raw = True
+        if self._is_raw:
             prompt = yield from rendered(replace(plan.request, response_format=None))
             schema = enforced_schema(plan.request)
             body = build_completion_body(prompt if schema is None else without_thinking(prompt), sampling)
@@ -114,9 +117,26 @@ class ChatCall(Call):
                 body["grammar"] = grammar_of(schema)
             elif new_reader is not None:
                 body["preserved_tokens"] = list(MARKERS)  # special tokens in most vocabularies, and not shown else
-            return Sending("/completion", body, CompletionStreamParser(new_reader=new_reader))
+            parser = CompletionStreamParser(new_reader=new_reader)
+            if self._shown_text:
+                yield from self._go_on(body, parser)
+            return Sending("/completion", body, parser)
         body = build_chat_body(plan.request, sampling)
         return Sending("/v1/chat/completions", body, ChatStreamParser(new_reader=new_reader))
+
+    @property
+    def _may_turn_raw(self) -> bool:
+        """Whether a raw completion may take the place of the chat completion; it has no room for images and sounds."""
+        return not self._is_raw and not _has_media(self._request)
+
+    def _go_on(self, body: dict[str, Any], parser: CompletionStreamParser) -> Generator[Exchange, Any, None]:
+        """Begin a raw completion behind the text that was shown, whose tokens count too."""
+        body["prompt"] += self._shown_text
+        parser.go_on_from(self._shown_text)
+        limit = body.get("n_predict", -1)
+        if limit > 0:
+            answer = yield "POST", "/tokenize", {"content": self._shown_text}
+            body["n_predict"] = max(1, limit - len(answer["tokens"]))
 
     def _new_reader(self, plan: DecodingPlan) -> Any:
         if plan.envelope is not None:
@@ -204,9 +224,8 @@ class ChatCall(Call):
             return False
         self._n_repairs += 1
         self._fault = fault
-        if fault.has_endless_number and not _has_media(self._request):
-            # Newer builds of llama.cpp write numbers without an end; our own grammar has one.
-            self._is_raw = True
+        # Newer builds of llama.cpp write numbers without an end; our own grammar has one.
+        self._is_raw |= fault.has_endless_number and self._may_turn_raw
         if fault.is_cut:
             return self._again(replace(self._form, is_tight=True))
         self._turns_of_repair += (Message("assistant", fault.raw_text), Message("user", fault.repair_request()))
@@ -215,7 +234,7 @@ class ChatCall(Call):
     def _is_outside_grammar(self, fault: Fault) -> bool:
         """Whether the grammar never came into force: the template's thinking did not end, or hid it from llama.cpp."""
         result = fault.result
-        if self._is_raw or not self._plan.has_fixed_form or result.tool_calls:
+        if not self._may_turn_raw or not self._plan.has_fixed_form or result.tool_calls:
             return False
         if not result.text:
             return bool(result.reasoning) and fault.is_cut and not self._is_thinking_wanted()
@@ -249,14 +268,20 @@ class ChatCall(Call):
     def _is_parser_refused(self, error: LocalLlamaError) -> bool:
         """Whether the grammar of a schema may do without the template's parser, whose part of it was refused."""
         is_refused = isinstance(error, BadRequestError) and bool(_GRAMMAR_REFUSED.search(error.message))
-        return is_refused and self._plan.schema is not None and not self._is_raw
+        return is_refused and self._plan.schema is not None and self._may_turn_raw
 
     def _after_lost_answer(self, error: AnswerParseError) -> None:
         """Generate again without llama.cpp's parser, if that is what failed: better the raw text than none.
 
-        The parser of a template drops an answer that it cannot read as a whole (llama.cpp issues 26381, 27733).
+        The parser of a template drops an answer that it cannot read as a whole (llama.cpp issues 26381, 27733). Where words
+        were shown, the raw text goes on behind them; where thinking or a call was, what the model wrote is not known.
         """
-        if self._is_raw or (self.has_begun and self.is_shown):
+        came = self.result()
+        is_seen = self.has_begun and self.is_shown
+        is_free = self._plan.envelope is None and self._plan.schema is None
+        is_words = is_free and bool(came.text) and not (came.reasoning or came.tool_calls)
+        if not self._may_turn_raw or (is_seen and not is_words):
+            error.partial = self._parser.give_up() if self._parser is not None and self.has_begun else None
             raise error
         if not self._plan.tools:
             warnings.warn(
@@ -264,12 +289,13 @@ class ChatCall(Call):
                 LocalLlamaWarning,
                 stacklevel=2,
             )
+        self._shown_text = came.text if is_seen else ""
         self._is_raw = True
 
     def _after_unread_envelope(self, error: MalformedResponseError) -> None:
         """Text that is not JSON where a grammar was asked for: the template's parser has its own idea of the text."""
         is_seen = self.has_begun and self.is_shown
-        if self._plan.envelope is None or self._is_raw or is_seen:
+        if self._plan.envelope is None or not self._may_turn_raw or is_seen:
             raise error
         self._is_raw = True
         if self._plan.has_fixed_form:
@@ -283,7 +309,7 @@ class ChatCall(Call):
         """
         if self._plan.envelope is None and not self._form.is_enveloped:
             self._form = replace(self._form, is_enveloped=True)
-        elif self._plan.envelope is not None and not self._is_raw:
+        elif self._plan.envelope is not None and self._may_turn_raw:
             self._is_raw = True
         elif self._plan.envelope is not None and not self._form.is_choice and len(self._plan.tools) > 1:
             self._form = replace(self._form, is_choice=True)

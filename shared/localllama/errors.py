@@ -276,9 +276,14 @@ class ChatTemplateError(BadRequestError):
 
 
 class AnswerParseError(APIStatusError):
-    """llama.cpp could not parse what the model wrote in the form of its chat template, and dropped the text."""
+    """llama.cpp could not parse what the model wrote in the form of its chat template, and dropped the text.
+
+    Attributes:
+        partial: All that had come before, as a `ChatResult` with `finish_reason` None; None if nothing had.
+    """
 
     is_retryable: ClassVar[bool] = True
+    partial: ChatResult | None = None
 
 
 class AuthenticationError(APIStatusError):

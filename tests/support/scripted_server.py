@@ -40,7 +40,7 @@ class ScriptedServer:
 
     Attributes:
         url: For `base_url`.
-        deltas: The `choices[0].delta` objects of each answer, in order.
+        deltas: The `choices[0].delta` objects of each answer, in order; an object with `error` breaks it off.
         answers: The deltas of the next answers, one list each, used up before `deltas`; an object is a refusal's body.
         paths: Where the generations were asked for.
         finish_reason: How each answer ends.
@@ -75,6 +75,9 @@ class ScriptedServer:
         first = {"role": "assistant", "content": None}
         deltas: Any = self.answers.pop(0) if self.answers else self.deltas
         for delta in (first, *deltas):
+            if "error" in delta:
+                yield json.dumps(delta)
+                return
             yield json.dumps({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]})
         yield json.dumps({**head, "choices": [], "usage": USAGE, "timings": TIMINGS})

@@ -155,6 +155,18 @@ class StreamParser(ABC):
             choice.result(self._usage, self._timings, self._model, self._id, self._fingerprint) for choice in choices
         )
 
+    def go_on_from(self, text: str) -> None:
+        """Put text before all that will come: the answer began in another stream, and its reader has given this out."""
+        self._choice(0).add_text(text)
+
+    def give_up(self) -> ChatResult:
+        """All that came so far, with what the reader of the first choice held back until more would decide on it."""
+        if self._readers.get(0) is not None:
+            text, calls = self._read(0, "", is_last=True)
+            self._choice(0).add_text(text)
+            self._choice(0).add_deltas(calls)
+        return self.result()
+
     @abstractmethod
     def _take_event(self, event: ServerSentEvent) -> list[ChatChunk]: ...
 
