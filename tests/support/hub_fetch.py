@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from .fake_hub import FakeHub
 
-__all__ = ["Outcome", "fetch", "hub_environment"]
+__all__ = ["Outcome", "fetch", "fetch_killed", "has_own_mounts", "hub_environment"]
 
 # The waits are noted and not waited.
 _FETCH = """
@@ -21,11 +25,15 @@ time.sleep = waits.append
 from localllama._models.store import fetch_model, locate_model
 from localllama.errors import LocalLlamaError
 reference, options = sys.argv[1], json.loads(sys.argv[2])
-if options["free_bytes"] is not None:
+if options.get("free_bytes"):
     shutil.disk_usage = lambda path: shutil._ntuple_diskusage(0, 0, options["free_bytes"])
-if options["most_file_bytes"] is not None:
+if options.get("most_file_bytes"):
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (options["most_file_bytes"],) * 2)
+if options.get("is_killed"):
+    import os, signal
+    from localllama._models import hub_checks
+    hub_checks.sha256_of = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 seen = []
 answer = {"path": None, "located": None, "error": None, "text": "", "traceback": ""}
 try:
@@ -86,17 +94,55 @@ def fetch(
     *,
     free_bytes: int | None = None,
     most_file_bytes: int | None = None,
+    disk_bytes: int | None = None,
     **environment: str,
 ) -> Outcome:
-    """Fetch a model from `hub` into the cache at `cache`."""
-    options = json.dumps({"free_bytes": free_bytes, "most_file_bytes": most_file_bytes})
-    run = subprocess.run(
-        [sys.executable, "-c", _FETCH, reference, options],
-        check=False,
-        env=hub_environment(hub.endpoint, cache, **environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    """Fetch a model from `hub` into the cache at `cache`.
+
+    Args:
+        hub: Where from.
+        reference: The model.
+        cache: The cache of huggingface_hub.
+        free_bytes: How much room the disk is said to have.
+        most_file_bytes: A limit of the kernel on the size of a file.
+        disk_bytes: The cache is on a disk of this size; needs `has_own_mounts`.
+        environment: More variables.
+    """
+    command = _command(reference, free_bytes=free_bytes, most_file_bytes=most_file_bytes)
+    if disk_bytes is not None:
+        (cache / "hub").mkdir()
+        command = [*_mounting(cache / "hub", disk_bytes), *command]
+    run = _run(command, hub, cache, environment)
     assert run.returncode == 0, run.stderr
     return Outcome(**json.loads(run.stdout), log=run.stderr)
+
+
+def fetch_killed(hub: FakeHub, reference: str, cache: Path) -> None:
+    """Fetch a model in a process that is killed when the last byte is there, before the file is compared."""
+    run = _run(_command(reference, is_killed=True), hub, cache, {})
+    assert run.returncode == -signal.SIGKILL, run.stderr
+
+
+def has_own_mounts() -> bool:
+    """Whether a process may have a file system of its own here."""
+    if shutil.which("unshare") is None:
+        return False
+    with tempfile.TemporaryDirectory() as directory:
+        command = [*_mounting(Path(directory), 1 << 20), "true"]
+        return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
+
+
+def _command(reference: str, **options: int | None) -> list[str]:
+    return [sys.executable, "-c", _FETCH, reference, json.dumps(options)]
+
+
+def _mounting(directory: Path, size_bytes: int) -> list[str]:
+    script = f'mount -t tmpfs -o size={size_bytes} tmpfs {shlex.quote(str(directory))} && exec "$@"'
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+
+
+def _run(
+    command: list[str], hub: FakeHub, cache: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    values = hub_environment(hub.endpoint, cache, **environment)
+    return subprocess.run(command, check=False, env=values, capture_output=True, text=True, timeout=120)

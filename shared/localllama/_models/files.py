@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ from .memo import FileKey
 __all__ = ["file_key", "list_model_files", "open_model_file", "sha256_of"]
 
 _MOST_NAMES = 8
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 4 << 20
 
 
 def file_key(path: str) -> FileKey:
@@ -63,12 +64,14 @@ def list_model_files(directory: str) -> list[str]:
         return []
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file, in hexadecimal digits; `on_bytes` is called with the size of each block that was read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
+            if on_bytes is not None:
+                on_bytes(len(block))
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from localllama.errors import MissingDependencyError, ModelCorruptError, ModelNotFoundError
 
 from .gguf import read_gguf_header
+from .hub_checks import HubFile
 from .hub_download import download_file, list_repository
 from .progress import ProgressCallback
 from .projectors import choose_projector
@@ -53,14 +54,18 @@ def locate_hub_model(reference: ModelReference) -> Path | None:
     """Where the model is in the cache of huggingface_hub; None if it is not there as a whole.
 
     What is in the cache wins over what a download would choose, so that a model that was used once is found without
-    network. The cache is read without the library, whose import takes longer than the look.
+    network. The cache is read without the library, whose import takes longer than the look. A file that came while its
+    process was killed is compared with its checksum first.
     """
     snapshot, names = cached_files(reference)
     name = reference.file or choose_file(names, reference.quantization)
     if snapshot is None or name is None:
         return None
-    paths = [snapshot / part for part in split_parts(name)]
-    return paths[0] if all(path.is_file() for path in paths) else None
+    assert reference.repo is not None
+    parts = split_parts(name)
+    is_whole = all((snapshot / part).is_file() for part in parts)
+    is_good = is_whole and all(HubFile(_hub_cache(), reference.repo, part).is_good(snapshot / part) for part in parts)
+    return snapshot / parts[0] if is_good else None
 
 
 def cached_files(reference: ModelReference) -> tuple[Path | None, list[str]]:

@@ -1,20 +1,17 @@
-"""One file of a repository on Hugging Face: looked at first, then fetched by huggingface_hub, then checked.
-
-The library compares sizes and no more, so a file with other bytes in it would stay in the cache for good: the checksum is
-ours to compare.
-"""
+"""One file of a repository on Hugging Face: looked at first, then fetched by huggingface_hub, then checked."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from localllama.errors import ModelCorruptError, ModelNotFoundError
+from localllama.errors import ModelNotFoundError
 
-from .files import sha256_of
+from .hub_checks import HubFile
 from .hub_errors import CACHE_REMEDY, TIMEOUT_SECONDS, ask
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
@@ -22,7 +19,6 @@ from .store import require_space
 
 __all__ = ["download_file", "list_repository"]
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 
 
@@ -63,18 +59,18 @@ def download_file(hub: Any, reference: ModelReference, name: str, on_progress: P
     except EntryNotFoundError:
         return None
     _require_plain_names(reference, facts)
-    folder = Path(hub.constants.HF_HUB_CACHE) / hub.file_download.repo_folder_name(
-        repo_id=reference.repo, repo_type="model"
-    )
-    if facts.size is not None and not (folder / "blobs" / facts.etag).exists():
-        _require_room(folder, facts.size)
+    assert reference.repo is not None
+    file = HubFile(Path(hub.constants.HF_HUB_CACHE), reference.repo, name)
+    if facts.size is not None and not (file.folder / "blobs" / facts.etag).exists():
+        _require_room(file.folder, facts.size)
 
     options: dict[str, Any] = {}
     # Older releases of the library cannot be given a progress bar; they show their own.
     if on_progress is not None and "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
         options["tqdm_class"] = _progress_bar_class(reference.text, name, on_progress)
+    ask(reference, lambda: file.expect(facts.etag))
     path = Path(ask(reference, lambda: hub.hf_hub_download(reference.repo, name, **options), on_progress))
-    _require_checksum(reference, name, path, facts.etag)
+    file.check(path, _reporting(reference.text, name, path.stat().st_size, on_progress))
     return path
 
 
@@ -94,22 +90,19 @@ def _require_room(folder: Path, size_bytes: int) -> None:
     require_space(existing, size_bytes, remedy=CACHE_REMEDY)
 
 
-def _require_checksum(reference: ModelReference, name: str, path: Path, etag: str) -> None:
-    # A link is named after what it points to, which is right even if the repository has changed since we asked.
-    blob = path.parent / path.readlink() if path.is_symlink() else path
-    expected = blob.name if path.is_symlink() else etag
-    if not _SHA256.fullmatch(expected):
-        return  # a small file that lies in Git itself
-    actual = sha256_of(path)
-    if actual == expected:
-        return
-    stored = blob.resolve()  # beyond the blob, if repositories share it
-    for wrong in dict.fromkeys((path, blob, stored)):
-        wrong.unlink(missing_ok=True)
-    raise ModelCorruptError(
-        f"{name} of {reference.repo} came with the SHA-256 {actual}, not {expected} as the repository says.",
-        hint="It was removed; fetch it again. If it comes wrong again, look at HF_ENDPOINT or a proxy between.",
-    )
+def _reporting(
+    reference: str, name: str, total_bytes: int, on_progress: ProgressCallback | None
+) -> Callable[[int], None] | None:
+    if on_progress is None:
+        return None
+    done_bytes = 0
+
+    def report(n_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += n_bytes
+        on_progress(FetchProgress(reference, f"Hugging Face ({name}, checksum)", done_bytes, total_bytes))
+
+    return report
 
 
 def _progress_bar_class(reference: str, name: str, on_progress: ProgressCallback) -> type:

@@ -15,7 +15,7 @@ import pytest
 
 from support.fake_hub import SIGNATURE, FakeHub, Kind, Refusal, serving_hub
 from support.gguf_bytes import small_model, string
-from support.hub_fetch import fetch, hub_environment
+from support.hub_fetch import fetch, fetch_killed, has_own_mounts, hub_environment
 from support.waiting import wait_until
 
 CONTENT = small_model().build()
@@ -54,7 +54,7 @@ def test_a_cut_connection_is_resumed_where_it_broke(hub: FakeHub, tmp_path: Path
     outcome = fetch(hub, BIG_FILE, tmp_path)
     assert outcome.content() == BIG
     assert hub.starts() == [0, CHUNK]
-    assert outcome.progress[-1][1:] == [len(BIG), len(BIG)]
+    assert outcome.progress[-1] == ["Hugging Face (m-Q4_K_M.gguf, checksum)", len(BIG), len(BIG)]
 
 
 def test_a_connection_that_is_always_cut_ends_with_an_error(hub: FakeHub, tmp_path: Path) -> None:
@@ -81,6 +81,20 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(hub: FakeHub, tmp_path: 
     again = fetch(hub, GOOD, tmp_path)
     assert again.content() == CONTENT
     assert again.located == again.path
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_process_killed_before_the_comparison_leaves_it_to_the_next(
+    hub: FakeHub, tmp_path: Path, is_right: bool
+) -> None:
+    if not is_right:
+        hub.false_bytes[BIG] = BIG[:-1] + b"!"
+    fetch_killed(hub, BIG_FILE, tmp_path)
+    assert gguf_files(tmp_path)
+    outcome = fetch(hub, BIG_FILE, tmp_path, HF_HUB_OFFLINE="1")
+    assert (outcome.path is not None) == is_right
+    assert bool(gguf_files(tmp_path)) == is_right
+    assert not list(tmp_path.rglob("*.unchecked"))
 
 
 def test_the_token_does_not_go_to_another_origin(hub: FakeHub, tmp_path: Path) -> None:
@@ -136,16 +150,16 @@ def test_access_that_is_refused_says_how_to_give_a_token(hub: FakeHub, tmp_path:
     assert TOKEN not in outcome.traceback + outcome.log
 
 
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("kind", ["LIST", "HEAD", "BYTES"])
+@pytest.mark.parametrize(("kind", "status"), [("LIST", 429), ("HEAD", 503), ("BYTES", 429), ("BYTES", 503)])
 def test_a_busy_hub_is_asked_again(hub: FakeHub, tmp_path: Path, kind: Kind, status: int) -> None:
     hub.refusals[kind].extend([Refusal(status, {"Retry-After": "7"})] * 2)
     outcome = fetch(hub, "owner/good-GGUF", tmp_path)
     assert outcome.content() == CONTENT
-    assert [int(wait) for wait in outcome.waits if wait >= 7] in ([7, 7], [8, 8])  # the library adds a second
+    if (kind, status) != ("BYTES", 429):  # that one is waited for by the library, whose releases differ
+        assert [wait for wait in outcome.waits if wait >= 7] == [7, 7]
 
 
-@pytest.mark.parametrize("kind", ["LIST", "HEAD", "BYTES"])
+@pytest.mark.parametrize("kind", ["HEAD", "BYTES"])
 def test_but_not_for_ever(hub: FakeHub, tmp_path: Path, kind: Kind) -> None:
     hub.refusals[kind].extend([Refusal(503)] * 100)
     outcome = fetch(hub, "owner/good-GGUF", tmp_path)
@@ -217,6 +231,14 @@ def test_a_disk_that_fills_up_is_said_and_mended(hub: FakeHub, tmp_path: Path) -
     assert fetch(hub, BIG_FILE, tmp_path).content() == BIG
 
 
+@pytest.mark.skipif(not has_own_mounts(), reason="this user may not mount a file system of its own")
+def test_a_full_disk_is_said(hub: FakeHub, tmp_path: Path) -> None:
+    outcome = fetch(hub, BIG_FILE, tmp_path, disk_bytes=4 << 20, free_bytes=1 << 40)
+    assert outcome.error == "ModelError"
+    assert "No space left on device" in outcome.text
+    assert "HF_HOME" in outcome.text
+
+
 def test_names_that_lead_outside_are_not_taken(hub: FakeHub, tmp_path: Path) -> None:
     outcome = fetch(hub, "owner/outside", tmp_path)
     assert outcome.error == "ModelNotFoundError"
@@ -244,7 +266,7 @@ def pull(hub: FakeHub, cache: Path) -> subprocess.Popen[str]:
 
 
 def pulled(process: subprocess.Popen[str]) -> bytes:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return Path(out.strip()).read_bytes()
 
