@@ -3,7 +3,7 @@
 #   make MODEL=./model.gguf demo              with that model
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test deaths llama-cpp record lint format types bench bench-tools docs docs-serve setup setup-dev clean
+.PHONY: help demo test deaths llama-cpp record lint format types bench bench-tools notebooks docs docs-serve setup setup-dev clean
 
 PYTHON ?=
 MODEL ?=
@@ -65,6 +65,9 @@ setup:
 
 setup-dev:
 	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup_environment.py --dev
+
+notebooks: setup-dev  ## Run the notebooks and keep what they show (NAMES='1_quickstart' for some of them)
+	@$(RUN) tools/run_notebooks.py $(NAMES)
 
 docs: setup-dev  ## Build the documentation into .cache/site; a dead link fails
 	@$(RUN) -m pip install --quiet --group docs

@@ -21,6 +21,7 @@ FOREIGN = {
     "run_manager": "langchain_core passes it by this name",
     "callback_manager": "llama_index.core passes it by this name",
     "CallbackManager": "llama_index.core names it so",
+    "create_kernel_manager": "nbclient calls it by this name",
     "model_provider": "langchain_core reads it by this name",
     "ls_provider": "langchain_core reads it by this name",
     "timeout": "the standard parameter of a LangChain chat model",
