@@ -108,7 +108,8 @@ def test_a_model_is_fetched_into_the_cache_and_found_there_without_network(
     size = len(small_model().build())
     path = tmp_path / f"hub/models--owner--good-GGUF/snapshots/{COMMIT}/m-Q4_K_M.gguf"
     assert answer["path"] == answer["located"] == str(path)
-    assert answer["progress"][-1] == ["Hugging Face (m-Q4_K_M.gguf)", size, size]
+    assert ["Hugging Face (m-Q4_K_M.gguf)", size, size] in answer["progress"]
+    assert answer["progress"][-1] == ["Hugging Face (m-Q4_K_M.gguf, checksum)", size, size]
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert locate_model("owner/good-GGUF:q4_k_m") == path
     assert locate_model("hf:owner/good-GGUF/m-Q4_K_M.gguf") == path
