@@ -96,6 +96,82 @@ def test_without_sudo_root_is_not_taken_and_pip_is_the_last(command, told, monke
     assert "--sudo" in outcome.err
 
 
+_MANAGERS = {
+    "brew": ("brew info llama.cpp", "brew install llama.cpp"),
+    "apt": ("apt-get install --simulate -qq llama.cpp", "apt-get install -y llama.cpp"),
+    "dnf": ("dnf info llama-cpp", "dnf install -y llama-cpp"),
+    "pacman": ("pacman -Si llama.cpp", "pacman -S --noconfirm llama.cpp"),
+    "zypper": (
+        "zypper --non-interactive search --match-exact llama.cpp",
+        "zypper --non-interactive install llama.cpp",
+    ),
+}
+_ALL = {"brew": "", "apt_get": "", "dnf": "", "pacman": "", "zypper": "", "sudo": "exit 9"}
+
+
+@pytest.mark.parametrize("method", _MANAGERS)
+def test_what_each_manager_is_told_by_root(command, told, monkeypatch, method: str) -> None:
+    install, lines = told
+    install(**_ALL)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: None)
+    outcome = command("install", "--method", method, "--yes")
+    assert outcome.code == 0, outcome.err
+    assert lines() == list(_MANAGERS[method])
+    assert outcome.out.startswith(f"llama.cpp is installed by {method}")
+
+
+def test_all_in_order_until_one_works(command, told, monkeypatch) -> None:
+    install, lines = told
+    # Each index has the package, and each installation fails; brew's `install` too.
+    fails = '[ "$1" = info ] || [ "$2" = --simulate ] || [ "$1" = -Si ] || [ "$2" = search ]'
+    install(**dict.fromkeys(("brew", "apt_get", "dnf", "pacman", "zypper"), fails))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: None)
+    outcome = command("install", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert lines() == [*(line for told_lines in _MANAGERS.values() for line in told_lines), "pip"]
+    for method, (_, ran) in _MANAGERS.items():
+        assert f"{method}: `" in outcome.err
+        assert f"{ran}` ended with exit code 1" in outcome.err
+
+
+def test_a_package_that_no_index_knows_is_passed_over(command, told, monkeypatch) -> None:
+    install, lines = told
+    install(**dict.fromkeys(("brew", "apt_get", "dnf", "pacman", "zypper"), "exit 1"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: None)
+    outcome = command("install", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert lines() == [*(question for question, _ in _MANAGERS.values()), "pip"]
+    assert outcome.err.count("its index has no") == len(_MANAGERS)
+
+
+def test_who_declines_is_asked_for_the_next(command, told, monkeypatch) -> None:
+    install, lines = told
+    install(brew="", apt_get="")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(installing, "_fault_of_runtime", lambda _: None)
+    terminal = io.StringIO("n\ny\n")
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", terminal)
+    outcome = command("install")
+    assert outcome.code == 0, outcome.err
+    assert lines() == [_MANAGERS["brew"][0], *_MANAGERS["apt"]]
+    assert "brew: was not agreed to" in outcome.err
+
+
+def test_a_package_manager_in_the_current_directory_is_not_run(command, told, tmp_path: Path, monkeypatch) -> None:
+    install, lines = told
+    install(brew="")
+    monkeypatch.chdir(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f".{os.pathsep}{os.pathsep}bin")
+    outcome = command("install", "--method", "brew", "--yes")
+    assert outcome.code == 4
+    assert lines() == []
+    assert "brew is not on this machine" in outcome.err
+
+
 def test_nothing_runs_unasked(command, told, monkeypatch) -> None:
     install, lines = told
     install(brew="exit 0")

@@ -7,12 +7,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from localllama.errors import LocalLlamaError, RuntimeNotFoundError
+from localllama.errors import LocalLlamaError, RuntimeBrokenError, RuntimeNotFoundError
 
 from .environment import without_llama_variables
+from .exit_reason import exit_words
 from .probe import forget_answers, runtime_version, supported_flags
 from .probe_cache import remember, remembered
-from .resolve import candidate_runtimes
+from .resolve import candidate_runtimes, programs_not_executable
 from .runtime import Runtime
 
 __all__ = ["FEATURES", "RuntimeReport", "RuntimeState", "report_runtimes"]
@@ -31,11 +32,16 @@ FEATURES: dict[str, tuple[str, ...]] = {
 _LIBRARY_DEVICES = """
 import sys
 sys.path.append(sys.argv[1])
-import xllamacpp
+try:
+    import xllamacpp
+except ImportError as error:
+    print(error)
+    sys.exit(3)
 for device in xllamacpp.get_device_info():
     if "CPU" not in str(device["type"]):
         print(f"{device['name']}: {device['description']}")
 """
+_NOT_LOADED = 3
 _DEVICE = re.compile(r"^\s+(\w+): (.+)$", re.MULTILINE)
 
 
@@ -71,10 +77,12 @@ class RuntimeReport:
     Attributes:
         places: A line for each place looked at, with what was found there.
         runtimes: In the order in which they are tried.
+        not_executable: Files with the name of a llama.cpp program where one is looked for, which may not be executed.
     """
 
     places: tuple[str, ...]
     runtimes: tuple[RuntimeState, ...]
+    not_executable: tuple[str, ...] = ()
 
 
 def report_runtimes(choice: str, environ: Mapping[str, str], *, is_fresh: bool = False) -> RuntimeReport:
@@ -91,7 +99,7 @@ def report_runtimes(choice: str, environ: Mapping[str, str], *, is_fresh: bool =
     try:
         candidates = candidate_runtimes(choice, environ)
     except RuntimeNotFoundError as error:
-        return RuntimeReport(tuple(error.places), ())
+        return RuntimeReport(tuple(error.places), (), programs_not_executable(environ))
     states: list[RuntimeState] = []
     for runtime in candidates.runtimes:
         if is_fresh:
@@ -99,7 +107,7 @@ def report_runtimes(choice: str, environ: Mapping[str, str], *, is_fresh: bool =
         state = _state(runtime, environ)
         taken = next((earlier for earlier in states if earlier.fault is None), None)
         states.append(replace(state, verdict=_verdict(state, taken)))
-    return RuntimeReport(candidates.report, tuple(states))
+    return RuntimeReport(candidates.report, tuple(states), programs_not_executable(environ))
 
 
 def _verdict(state: RuntimeState, taken: RuntimeState | None) -> str:
@@ -114,13 +122,14 @@ def _state(runtime: Runtime, environ: Mapping[str, str]) -> RuntimeState:
     known = {"origin": runtime.origin, "kind": runtime.kind, "command": runtime.command}
     try:
         flags = supported_flags(runtime)
+        devices = _devices(runtime, flags, environ)
     except LocalLlamaError as error:
         return RuntimeState(**known, fault=error.message)  # type: ignore[arg-type]
     return RuntimeState(
         **known,  # type: ignore[arg-type]
         version=None if runtime.kind == "embedded" else runtime_version(runtime),
         features=tuple(name for name, spellings in FEATURES.items() if flags.intersection(spellings)),
-        devices=_devices(runtime, flags, environ),
+        devices=devices,
     )
 
 
@@ -153,9 +162,17 @@ def _asked_devices(runtime: Runtime, command: Sequence[str], environ: Mapping[st
     except (OSError, subprocess.TimeoutExpired):
         return None
     if runtime.kind == "embedded":
+        _require_loaded(runtime, answer.returncode, answer.stdout.decode("utf-8", "replace").strip())
         return tuple(answer.stdout.decode("utf-8", "replace").splitlines()) if answer.returncode == 0 else None
     listed = answer.stdout.decode("utf-8", "replace").partition("Available devices:")[2]
     return tuple(f"{name}: {what.strip()}" for name, what in _DEVICE.findall(listed))
+
+
+def _require_loaded(runtime: Runtime, exit_code: int, said: str) -> None:
+    if exit_code != _NOT_LOADED and exit_code >= 0:
+        return
+    how = said if exit_code >= 0 else f"the process {exit_words(None, -exit_code)}"
+    raise RuntimeBrokenError(f"{runtime.origin} cannot be loaded: {how}", runtime=runtime.origin)
 
 
 def _question_of_devices(runtime: Runtime, flags: frozenset[str]) -> list[str] | None:

@@ -22,7 +22,14 @@ from localllama.errors import (
 from .probe import supported_flags
 from .runtime import Runtime, RuntimeKind
 
-__all__ = ["RUNGS", "RuntimeCandidates", "candidate_runtimes", "chosen_runtime", "python_program"]
+__all__ = [
+    "RUNGS",
+    "RuntimeCandidates",
+    "candidate_runtimes",
+    "chosen_runtime",
+    "programs_not_executable",
+    "python_program",
+]
 
 _PATH_VARIABLE = "LOCALLLAMA_RUNTIME"
 _INSTALL_HINT = 'pip install "localllama[runtime]"'
@@ -92,6 +99,16 @@ def candidate_runtimes(choice: str, environ: Mapping[str, str], *, allow_mock: b
 def chosen_runtime(choice: str, environ: Mapping[str, str]) -> str:
     """What is meant by `choice` where LOCALLLAMA_RUNTIME stands for "auto"."""
     return environ.get(_PATH_VARIABLE) or choice if choice == "auto" else choice
+
+
+def programs_not_executable(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Files with the name of a llama.cpp program, where one is looked for, that this user may not execute."""
+    search = _Search(environ)
+    names = ("llama-server", "llama-completion", "llama-cli")
+    paths = [path for name in names for path in search.places_of(name)]
+    return tuple(
+        dict.fromkeys(str(path) for path in paths if os.path.isfile(path) and not os.access(path, os.X_OK))  # noqa: PTH113
+    )
 
 
 def _not_found(choice: str, report: list[str], *, is_open: bool) -> RuntimeNotFoundError:
@@ -228,14 +245,20 @@ class _Search:
         return str(path)
 
     def _executables(self, name: str) -> Iterator[str]:
+        for path in self.places_of(name):
+            # In this order: after sudo or su, PATH often has a directory of the other user, for which `is_file` raises.
+            if os.access(path, os.X_OK) and path.is_file():
+                yield str(path)
+
+    def places_of(self, name: str) -> Iterator[Path]:
+        """Every path at which a program of this name is looked for."""
         # shutil.which would take relative entries of PATH, on Windows the current directory too: whoever can write
         # there could put a llama-server in our way.
         file_name = name if name.lower().endswith(_EXECUTABLE_SUFFIX) else name + _EXECUTABLE_SUFFIX
         for directory in (*self._environ.get("PATH", "").split(os.pathsep), *_PREFIXES):
             path = self._expand(directory) / file_name
-            # In this order: after sudo or su, PATH often has a directory of the other user, for which `is_file` raises.
-            if path.is_absolute() and os.access(path, os.X_OK) and path.is_file():
-                yield str(path)
+            if path.is_absolute():
+                yield path
 
     def _expand(self, path: str) -> Path:
         home = self._environ.get("HOME")

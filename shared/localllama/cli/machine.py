@@ -3,51 +3,30 @@
 from __future__ import annotations
 
 import os
-import platform
-import shutil
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from localllama._models.reference import parse_reference
-from localllama._models.store import locate_model, store_directory
-from localllama._runtime.report import RuntimeReport, report_runtimes
+from localllama._models.store import locate_model
+from localllama._runtime.report import RuntimeReport, RuntimeState, report_runtimes
 from localllama.client import LocalLlamaClient
 from localllama.errors import LocalLlamaError, MissingDependencyError, ModelNotFoundError
 from localllama.settings import SamplingSettings, ServerSettings
 from localllama.types import ChatRequest, Message
 
 from ._defaults import DEMO_MODEL, chosen_model
+from ._machine_findings import Finding, State, findings_of_machine
 from ._screen import errors, output, print_json, shown_bytes, starting, warnings_as_notes
 
 __all__ = ["Finding", "doctor", "examine", "runtime"]
 
-State = Literal["ok", "note", "fault"]
 _SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
-_FRAMEWORKS = ("langchain-core", "langchain", "langgraph", "llama-index-core", "huggingface-hub", "xllamacpp")
-_LOW_DISK_BYTES = 2_000_000_000
+_MEMORY_FOR_MODEL = "memory for the model"
 _OVERHEAD_BYTES = 300_000_000  # beside the weights: the KV cache of a small window, buffers, the program itself
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: Its name.
-        state: "fault" makes the exit code 1.
-        detail: What was found.
-        fix: The command that mends it.
-    """
-
-    what: str
-    state: State
-    detail: str
-    fix: str | None = None
 
 
 def runtime(
@@ -109,14 +88,16 @@ def doctor(
 
 def examine(model: str | None, runtime: str = "auto", *, is_fixing: bool = False) -> list[Finding]:
     """All that `doctor` finds, with an answer of one token if there is a runtime and a model."""
-    findings = [*_findings_of_machine(), *_findings_of_runtimes(runtime)]
+    findings = [*findings_of_machine(), *_findings_of_runtimes(runtime)]
     has_runtime = any(item.what.startswith("runtime") and item.state == "ok" for item in findings)
     model_findings, path = _findings_of_model(model, is_fixing=is_fixing)
     findings += model_findings
-    if has_runtime and path is not None:
+    lacks_memory = any(item.what == _MEMORY_FOR_MODEL for item in model_findings)
+    if has_runtime and path is not None and not lacks_memory:
         findings += _findings_of_answer(model, runtime)
     elif has_runtime:
-        findings.append(Finding("answer", "note", "not tried: there is no model"))
+        reason = "the model does not fit into the memory" if lacks_memory else "there is no model"
+        findings.append(Finding("answer", "note", f"not tried: {reason}"))
     return findings
 
 
@@ -135,50 +116,6 @@ def _print_findings(findings: list[Finding]) -> None:
         output().print("\n[green]All is well.[/]")
 
 
-def _findings_of_machine() -> list[Finding]:
-    import psutil
-
-    found = [Finding("localllama", "ok", f"{version('localllama')}, Python {platform.python_version()}")]
-    installed = {name: _version_or_none(name) for name in _FRAMEWORKS}
-    words = ", ".join(f"{name} {found_version}" for name, found_version in installed.items() if found_version)
-    has_framework = bool(installed["langchain-core"] or installed["llama-index-core"])
-    found.append(
-        Finding(
-            "frameworks",
-            "ok" if has_framework else "note",
-            words or "none",
-            None if has_framework else 'pip install "localllama[langchain]"  (or llamaindex)',
-        )
-    )
-    memory = psutil.virtual_memory()
-    found.append(Finding("memory", "ok", f"{shown_bytes(memory.available)} free of {shown_bytes(memory.total)}"))
-    directory = store_directory()
-    free = shutil.disk_usage(_existing(directory)).free
-    is_low = free < _LOW_DISK_BYTES
-    found.append(
-        Finding(
-            "disk",
-            "note" if is_low else "ok",
-            f"{shown_bytes(free)} free for models in {directory}",
-            "localllama models list, then localllama models rm NAME; or set LOCALLLAMA_MODELS" if is_low else None,
-        )
-    )
-    return found
-
-
-def _existing(directory: Path) -> Path:
-    while not directory.exists():
-        directory = directory.parent
-    return directory
-
-
-def _version_or_none(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _findings_of_runtimes(choice: str) -> list[Finding]:
     try:
         report = report_runtimes(choice, os.environ, is_fresh=True)
@@ -189,13 +126,24 @@ def _findings_of_runtimes(choice: str) -> list[Finding]:
         words = [state.version or "", *(f"device {device}" for device in state.devices)]
         detail = "; ".join(filter(None, (state.origin, *words, state.verdict)))
         if state.fault is not None:
-            found.append(Finding("runtime", "note", state.fault, f"remove or reinstall {state.command[0]}"))
+            found.append(Finding("runtime", "note", state.fault, _fix_of_program(state)))
         else:
             found.append(Finding("runtime", "ok", detail))
+    found += [
+        Finding("runtime", "note", f"{path} is not executable", f"chmod +x {path}") for path in report.not_executable
+    ]
     if not any(item.state == "ok" for item in found):
         places = "; ".join(report.places)
         found.append(Finding("runtime", "fault", f"no llama.cpp that runs; looked at: {places}", "localllama install"))
     return found
+
+
+def _fix_of_program(state: RuntimeState) -> str:
+    if state.kind == "embedded":
+        return "pip install --force-reinstall --no-deps xllamacpp"
+    # The command of a one-shot program begins with our Python.
+    program = state.origin if state.kind == "one-shot" else state.command[0]
+    return f"localllama install; and remove or reinstall {program}"
 
 
 def _findings_of_model(model: str | None, *, is_fixing: bool) -> tuple[list[Finding], Path | None]:
@@ -226,7 +174,7 @@ def _findings_of_model(model: str | None, *, is_fixing: bool) -> tuple[list[Find
         detail = (
             f"the model needs about {shown_bytes(info.size_bytes + _OVERHEAD_BYTES)}, {shown_bytes(available)} are free"
         )
-        found.append(Finding("memory for the model", "fault", detail, "localllama init  (picks a model that fits)"))
+        found.append(Finding(_MEMORY_FOR_MODEL, "fault", detail, "localllama init  (picks a model that fits)"))
     return found, path
 
 
