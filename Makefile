@@ -71,7 +71,7 @@ notebooks: setup-dev  ## Run the notebooks and keep what they show (NAMES='1_qui
 
 docs: setup-dev  ## Build the documentation into .cache/site; a dead link fails
 	@$(RUN) -m pip install --quiet --group docs
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 docs-serve: setup-dev  ## Show the documentation in a browser while you write
 	@$(RUN) -m pip install --quiet --group docs
