@@ -20,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
@@ -41,7 +41,13 @@ _MOST_WAIT_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 20
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TEMPORARY = (408, 429, 500, 502, 503, 504)
+_REFUSED = (401, 403)
 _UNSATISFIABLE_RANGE = 416
+_TRY_AGAIN = "Check the address and the network; the next fetch goes on where this one ended."
+_LOG_IN = (
+    "No token is sent to an address. Name a model on Hugging Face as 'hf:owner/repo/file.gguf' and set HF_TOKEN; else "
+    "download the file yourself and give its path."
+)
 _HUB_PAGE = re.compile(r"(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -118,9 +124,12 @@ class _Transfer:
                 self._go_on()
             except _InterruptedError as error:
                 failures = failures + 1 if _size_bytes(self._part) <= before else 1
+                wait_seconds = _BACKOFF_SECONDS * 2**failures if error.wait_seconds is None else error.wait_seconds
+                if wait_seconds > _MOST_WAIT_SECONDS:
+                    raise self._failed(f"{error}, and the server asks to wait {wait_seconds:.0f} seconds") from error
                 if failures >= _MOST_FAILURES:
                     raise self._failed(f"{error}, {failures} times in a row") from error
-                time.sleep(min(error.wait_seconds or _BACKOFF_SECONDS * 2**failures, _MOST_WAIT_SECONDS))
+                time.sleep(wait_seconds)
         self._finish(sha256)
 
     def _has_all(self) -> bool:
@@ -158,7 +167,7 @@ class _Transfer:
             done = offset
             self._report(done, total)
             while block := _next_block(response):
-                file.write(block)
+                _write_all(file, block)
                 done += len(block)
                 self._report(done, total)
         if total is None:
@@ -176,13 +185,10 @@ class _Transfer:
         if error.code in _TEMPORARY:
             wait = error.headers.get("Retry-After", "")
             return _InterruptedError(f"HTTP {error.code}", float(wait) if wait.isdecimal() else None)
-        return self._failed(f"HTTP {error.code} ({error.reason})")
+        return self._failed(f"HTTP {error.code} ({error.reason})", _LOG_IN if error.code in _REFUSED else _TRY_AGAIN)
 
-    def _failed(self, reason: str) -> ModelNotFoundError:
-        return ModelNotFoundError(
-            f"{self._shown} could not be fetched: {reason}.",
-            hint="Check the address and the network; the next fetch goes on where this one ended.",
-        )
+    def _failed(self, reason: str, hint: str = _TRY_AGAIN) -> ModelNotFoundError:
+        return ModelNotFoundError(f"{self._shown} could not be fetched: {reason}.", hint=hint)
 
     def _finish(self, sha256: str | None) -> None:
         try:
@@ -279,6 +285,13 @@ def _next_block(response: Any) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise _InterruptedError(f"the connection broke ({error})") from error
     return block
+
+
+def _write_all(file: IO[bytes], block: bytes) -> None:
+    """Write all of a block: an unbuffered file may take a part of it, as when the disk is nearly full."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _size_bytes(path: Path) -> int:

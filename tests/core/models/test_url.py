@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,12 +38,16 @@ class Site:
         self.paths: list[str] = []
         self.hold: threading.Event | None = None
         self.root = ""
+        self.elsewhere = ""
+        self.retry_after: str | None = None
+        self.headers: list[dict[str, str]] = []
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.paths.append(request.path)
+        self.headers.append(dict(request.headers))
         if request.path.startswith("/moved/"):
             request.send_response(302)
-            request.send_header("Location", request.path.removeprefix("/moved"))
+            request.send_header("Location", self.elsewhere + urlsplit(request.path).path.removeprefix("/moved"))
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
@@ -56,6 +62,8 @@ class Site:
         request.send_response(status)
         request.send_header("ETag", etag)
         request.send_header("Content-Length", str(len(body)))
+        if self.retry_after is not None:
+            request.send_header("Retry-After", self.retry_after)
         if status == 206:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
         request.end_headers()
@@ -81,7 +89,7 @@ def site(tmp_path: Path, monkeypatch) -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     site.root = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("LOCALLLAMA_MODELS", str(tmp_path / "store"))
     monkeypatch.setattr(url_module, "_BACKOFF_SECONDS", 0.001)
     yield site
@@ -130,6 +138,39 @@ def test_but_not_for_ever(site: Site) -> None:
     assert len(site.paths) == 5
 
 
+def test_the_server_says_how_long_to_wait(site: Site, monkeypatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(url_module.time, "sleep", waits.append)
+    site.statuses, site.retry_after = [429, 503], "7"
+    assert fetch_model(f"{site.root}/m.gguf").read_bytes() == CONTENT
+    assert waits == [7, 7]
+
+
+def test_but_an_hour_is_not_waited(site: Site) -> None:
+    site.statuses, site.retry_after = [429], "3600"
+    with pytest.raises(ModelNotFoundError, match="HTTP 429, and the server asks to wait 3600 seconds"):
+        fetch_model(f"{site.root}/m.gguf")
+    assert len(site.paths) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_address_that_wants_a_token(site: Site, status: int, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_geheim")
+    site.statuses = [status]
+    with pytest.raises(ModelNotFoundError, match=f"HTTP {status}") as caught:
+        fetch_model(f"{site.root}/m.gguf")
+    assert "HF_TOKEN" in str(caught.value)
+    assert "geheim" not in str(site.headers) + str(caught.value)
+
+
+def test_a_redirect_to_another_origin_takes_no_secret_along(site: Site) -> None:
+    site.elsewhere = site.root.replace("127.0.0.1", "localhost")
+    assert fetch_model(f"{site.root}/moved/m.gguf?token=geheim").read_bytes() == CONTENT
+    assert site.paths == ["/moved/m.gguf?token=geheim", "/m.gguf"]
+    assert site.headers[1]["Host"].startswith("localhost")
+    assert "geheim" not in str(site.headers[1])
+
+
 def test_a_redirect_is_followed(site: Site) -> None:
     site.cuts = [64]
     assert fetch_model(f"{site.root}/moved/m.gguf").read_bytes() == CONTENT
@@ -140,6 +181,18 @@ def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
     with pytest.raises(ModelCorruptError, match=SHA256):
         fetch_model(f"{site.root}/m.gguf#sha256={'0' * 64}")
     assert not [path for path in (tmp_path / "store").rglob("*") if ".gguf" in path.suffixes and path.suffix != ".json"]
+
+
+def test_after_a_wrong_file_the_right_one_comes_whole(site: Site) -> None:
+    reference = f"{site.root}/m.gguf#sha256={SHA256}"
+    site.content = CONTENT[:-1] + b"!"
+    with pytest.raises(ModelCorruptError) as caught:
+        fetch_model(reference)
+    assert SHA256 in str(caught.value)
+    assert hashlib.sha256(site.content).hexdigest() in str(caught.value)
+    site.content = CONTENT
+    assert fetch_model(reference).read_bytes() == CONTENT
+    assert site.ranges == [None, None]
 
 
 def test_a_page_instead_of_a_model_leaves_nothing(site: Site) -> None:
@@ -186,6 +239,32 @@ def test_no_room_is_said_before_anything_is_written(site: Site, monkeypatch) -> 
 
 
 _FETCH = "import sys; from localllama._models.store import fetch_model; print(fetch_model(sys.argv[1]))"
+
+
+class _ShortFile(io.BytesIO):
+    """Takes a few bytes at a time, as a file does when its disk is nearly full."""
+
+    def write(self, data) -> int:
+        return super().write(data[:7])
+
+
+def test_a_part_that_the_disk_took_is_followed_by_the_rest() -> None:
+    file = _ShortFile()
+    url_module._write_all(file, CONTENT)
+    assert file.getvalue() == CONTENT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+def test_a_disk_that_fills_up_is_said_and_the_fetch_goes_on_later(site: Site) -> None:
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)); " + _FETCH
+    reference = f"{site.root}/m.gguf"
+    command = [sys.executable, "-B", "-c", script, reference]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert "ModelError: The model store" in run.stderr
+    assert "LOCALLLAMA_MODELS" in run.stderr
+    assert locate_model(reference) is None
+    assert fetch_model(reference).read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=300-"]
 
 
 def test_a_killed_fetch_is_resumed(site: Site, tmp_path: Path) -> None:
