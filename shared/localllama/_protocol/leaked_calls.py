@@ -39,6 +39,8 @@ _NAME = re.compile(r"\s*(?:<function=(?P<tag>[^>\s]+)>|(?P<bare>[\w.:-]+)(?:\[CA
 _TAGGED = re.compile(r"\s*<function=(?P<name>[^>\s]+)>(?P<body>.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=(?P<key>[^>]+)>\n?(?P<value>.*?)\n?</parameter>", re.DOTALL)
 _LONGEST_TOKEN = 12  # characters of a piece of JSON outside strings; an error nearer to the end may be its cut
+_LONG = 2_000  # characters; what is shorter is judged at each piece
+_GROWTH = 1.125
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -159,6 +161,7 @@ class LeakedCallReader:
         self._tools = tuple(tools)
         self._make_id = make_id
         self._held = ""
+        self._judged_length = 0  # of what is held, when it was found that more must come
         self._lead: str | None = ""  # blanks before the first text: they go where a call goes
         self._passage: _Passage | None = None
         self._is_line_start = True
@@ -179,9 +182,12 @@ class LeakedCallReader:
                 texts.append(self._taken(len(self._held) if end is None else end))
                 self._passage = self._passage if end is None else None
             else:
+                if not is_last and not self._is_worth_judging():
+                    break
                 start = self._candidate()
                 texts.append(self._taken(self._certain_length(is_last=is_last) if start is None else start))
                 verdict = self._verdict(is_last=is_last) if start is not None else None
+                self._judged_length = len(self._held) if start is not None and verdict is None else 0
                 if verdict is None:
                     break
                 texts.append(self._obeyed(verdict, deltas))
@@ -190,6 +196,10 @@ class LeakedCallReader:
             if self._lead and self._n_calls == 0:
                 texts.append(self._lead)
         return "".join(texts), tuple(deltas)
+
+    def _is_worth_judging(self) -> bool:
+        """Whether what is held has grown enough: all of it is read each time, and a file may come letter by letter."""
+        return self._judged_length < _LONG or len(self._held) >= self._judged_length * _GROWTH
 
     def _obeyed(self, verdict: _Verdict, deltas: list[ToolCallDelta]) -> str:
         if verdict.calls:

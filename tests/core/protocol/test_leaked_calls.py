@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,38 @@ def test_the_rule() -> None:
     assert recognised_calls([], TOOLS) == ()
     assert recognised_calls([{"name": "ping", "arguments": {}}, {"name": "Ann"}], TOOLS) == ()
     assert recognised_calls({"name": "ping", "arguments": {}}, ()) == ()
+
+
+LONG = json.dumps({"name": "find", "arguments": {"text": 'x = {"a": [1, "\\"]}\n' * 1200}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LONG, f"<tool_call>\n{LONG}\n</tool_call>", f"```json\n{LONG}\n```", LONG[:-2]],
+    ids=["bare", "marker", "fence", "cut"],
+)
+def test_a_long_call_that_comes_letter_by_letter_is_not_read_anew_for_each(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read = 0
+
+    class Decoder(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            nonlocal n_read
+            n_read += len(s)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr("localllama._protocol.leaked_calls._DECODER", Decoder(strict=False))
+    answer, calls = read(text, *range(1, len(text)))
+    if text == LONG[:-2]:
+        assert (answer, calls) == (text, [])
+    else:
+        assert answer.strip() == ""
+        assert calls == [("find", json.loads(LONG)["arguments"])]
+    assert n_read < 150 * len(text)  # each time anew, it would be half of the square: 14 000 times
+
+
+def test_text_behind_a_long_call_is_not_lost() -> None:
+    text = f"{LONG}\nDone. And {CALL} is no call."
+    assert read(text, *range(1, len(text))) == read(text)
+    assert read(text)[0].endswith(f"Done. And {CALL} is no call.")
