@@ -14,7 +14,7 @@ wish: hence the envelopes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,13 +148,26 @@ def _allowed_tools(request: ChatRequest) -> tuple[ToolSpec, ...]:
         return ()
     if not request.tools:
         raise ConfigurationError(f"tool_choice={choice!r}, but there are no tools", hint="Give tools, or leave it out.")
+    tools = _distinct(request.tools)
     if choice in (None, "auto", "required"):
-        return request.tools
-    chosen = tuple(tool for tool in request.tools if tool.name == choice)
+        return tools
+    chosen = tuple(tool for tool in tools if tool.name == choice)
     if not chosen:
         names = ", ".join(repr(tool.name) for tool in request.tools)
         raise ConfigurationError(f"tool_choice={choice!r} is none of the tools {names}")
     return chosen
+
+
+def _distinct(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
+    """The tools, each once: a call says which one is meant by the name alone."""
+    found: dict[str, ToolSpec] = {}
+    for tool in tools:
+        if found.setdefault(tool.name, tool) != tool:
+            raise ConfigurationError(
+                f"two different tools are named {tool.name!r}, and a call could mean either",
+                hint="Give each tool a name of its own.",
+            )
+    return tuple(found.values())
 
 
 def response_schema(request: ChatRequest) -> Mapping[str, Any] | None:

@@ -67,6 +67,17 @@ def test_a_choice_of_nothing_is_refused(fields: dict[str, Any]) -> None:
         plan(ask(**fields), server(has_tools=True))
 
 
+def test_two_tools_of_one_name_are_refused_unless_they_are_one() -> None:
+    other = ToolSpec("add", "Adds texts.", {"type": "object", "properties": {"b": {"type": "string"}}})
+    for choice in (None, "auto", "required", "add"):
+        with pytest.raises(ConfigurationError, match="two different tools are named 'add'"):
+            plan(ask(tools=(ADD, PING, other), tool_choice=choice), server(has_tools=True))
+        assert plan(ask(tools=(ADD, PING, ADD), tool_choice=choice), server(has_tools=True)).tools in (
+            (ADD, PING),
+            (ADD,),
+        )
+
+
 def test_what_the_envelope_lets_through() -> None:
     both = ask(tools=(ADD, PING), response_format=FORMAT, parallel_tool_calls=True)
     schema = schema_of(plan(both, server(has_tools=False)))

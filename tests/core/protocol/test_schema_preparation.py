@@ -109,6 +109,8 @@ def prepared(schema: dict[str, Any]) -> dict[str, Any]:
         ({"minLength": -1}, ["minLength", "-1"]),
         ({"multipleOf": 0}, ["multipleOf"]),
         ({"maximum": "9"}, ["maximum", "'9'"]),
+        ({"minimum": float("inf")}, ["minimum", "inf", "no bound"]),
+        ({"multipleOf": float("nan")}, ["multipleOf", "nan", "no bound"]),
     ],
 )
 def test_what_nobody_can_satisfy_or_read_is_refused_with_its_place(schema: dict[str, Any], words: list[str]) -> None:
@@ -117,6 +119,12 @@ def test_what_nobody_can_satisfy_or_read_is_refused_with_its_place(schema: dict[
     assert caught.value.hint
     for word in words:
         assert word in caught.value.message
+
+
+def test_a_bound_at_infinity_is_none() -> None:
+    open_ = {"type": "number", "exclusiveMinimum": float("-inf"), "maximum": float("inf")}  # pydantic's le=float("inf")
+    assert prepared(open_) == {"type": "number"}
+    assert check_instance(open_, "1e300").is_valid
 
 
 def test_something_that_is_no_schema_at_all_is_refused() -> None:

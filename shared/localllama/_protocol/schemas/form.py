@@ -6,6 +6,7 @@ of llama-server in the middle of a run.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,6 +40,12 @@ _COUNT_KEYWORDS = frozenset(
     ["maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength", "minProperties"]
 )
 _BOUND_KEYWORDS = frozenset({"exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"})
+_NO_BOUNDS = {  # what pydantic writes for `Field(le=float("inf"))`
+    "exclusiveMaximum": math.inf,
+    "exclusiveMinimum": -math.inf,
+    "maximum": math.inf,
+    "minimum": -math.inf,
+}
 _STRING_KEYWORDS = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$ref", "format", "pattern"})
 _STAYS_OUTSIDE = frozenset({"$anchor", "$defs", "$dynamicAnchor", "$id", "$schema", "definitions"})
 _OLD_DIALECT = re.compile(r"https?://json-schema\.org/draft-0[3-7]/")
@@ -93,6 +100,10 @@ def _walk(node: Any, pointer: str, *, is_old: bool, depth: int) -> Schema:
     for key, value in node.items():
         if not isinstance(key, str):
             raise refusal(pointer, "", f"the keyword {key!r} is not a string", "Write keywords as strings.")
+        if key in _BOUND_KEYWORDS and isinstance(value, float) and not math.isfinite(value):
+            if value != _NO_BOUNDS.get(key):
+                raise refusal(pointer, key, f"{value!r} is no bound", "Use a finite number, or leave it out.")
+            continue
         result[key] = _walked_keyword(key, value, pointer, is_old=is_old, depth=depth + 1)
     return _without_old_words(result)
 
