@@ -204,13 +204,15 @@ def _sharing_key(settings: ServerSettings) -> str:
 def _model_info(settings: ServerSettings, path: Path) -> ModelInfo:
     from ._models.gguf import model_info
     from ._models.projectors import locate_projector
+    from ._models.reference import parse_reference
 
     # Whoever sets the rope scaling by hand stretches the window beyond the trained length on purpose.
     is_stretched = any(argument.startswith(("--rope", "--yarn", "--override-kv")) for argument in settings.extra_args)
-    info = model_info(path, settings.n_ctx, allow_longer=is_stretched)
+    assert settings.model is not None
+    n_ctx = settings.n_ctx if settings.n_ctx is not None else parse_reference(settings.model).n_ctx
+    info = model_info(path, n_ctx, allow_longer=is_stretched)
     if settings.mmproj is not None:
         return info if settings.mmproj == PROJECTOR_OFF else replace(info, mmproj=settings.mmproj)
-    assert settings.model is not None
     projector = locate_projector(settings.model, path)
     return info if projector is None else replace(info, mmproj=str(projector))
 

@@ -114,6 +114,8 @@ class _Requests(BaseHTTPRequestHandler):
             return self._send(refusal.status, b"", refusal.headers)
         repository = "/".join(parts[2:4] if is_api else parts[:2])
         files = self.hub.repositories.get(repository)
+        if is_api and not repository:
+            return self._send(200, json.dumps([{"id": name} for name in self.hub.repositories]).encode(), {})
         if not self.is_storage and (refused := self._refused(repository, token, is_known=files is not None)):
             return self._send(refused.status, b"{}", refused.headers)
         assert files is not None

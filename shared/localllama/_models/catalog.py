@@ -85,8 +85,9 @@ def catalog_entry(name: str) -> CatalogEntry:
     entry = CATALOG.get(name)
     if entry is None:
         from .hub_models import HUB_MODELS
+        from .own_models import read_own_models
 
-        names = (*CATALOG, *HUB_MODELS)
+        names = (*CATALOG, *HUB_MODELS, *read_own_models())
         near = nearest_name_hint(name, names)
         meant = f"Did you mean {near!r}? " if near else f"The catalog has {', '.join(map(repr, names))}. "
         raise ModelNotFoundError(

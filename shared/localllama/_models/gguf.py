@@ -25,7 +25,7 @@ from .gguf_tables import FILE_TYPES, TENSOR_TYPES
 from .memo import FileMemo
 from .splits import split_parts, split_position
 
-__all__ = ["GGUFHeader", "model_fingerprint", "model_info", "read_gguf_header"]
+__all__ = ["GGUFHeader", "check_part", "model_fingerprint", "model_info", "read_gguf_header"]
 
 PathText = str | os.PathLike[str]
 
@@ -125,6 +125,25 @@ def read_gguf_header(path: PathText) -> GGUFHeader:
     headers = [_raw_header(part) for part in parts]
     _check_split(first, parts, headers[0])
     return _joined(first, parts, headers)
+
+
+def check_part(path: PathText, number: int, count: int) -> None:
+    """Check one part of a split model by itself: its header, its size against its tensors, and its place.
+
+    Raises:
+        ModelCorruptError: llama.cpp could not load it, or it is another part than its name says.
+        ModelError: The file cannot be read.
+    """
+    shown = os.fspath(path)
+    header = _read_one(shown)
+    said = (_integer(header, "split.no") or 0) + 1, _integer(header, "split.count") or 1
+    if said != (number, count):
+        raise ModelCorruptError(
+            f"{shown!r} is named as part {number} of {count}, but its header says part {said[0]} of {said[1]}.",
+            hint="Get the parts of one model, under the names that they were published under.",
+        )
+    if number == 1 and not _text(header, "general.architecture"):
+        raise _no_architecture(shown)
 
 
 def model_fingerprint(path: PathText) -> str:
@@ -248,9 +267,7 @@ def _joined(path: str, parts: tuple[str, ...], headers: list[RawHeader]) -> GGUF
     first = headers[0]
     architecture = _text(first, "general.architecture")
     if not architecture:
-        raise ModelCorruptError(
-            f"The GGUF file {path!r} cannot be loaded: its header names no architecture.", hint=_DAMAGED_HINT
-        )
+        raise _no_architecture(path)
 
     def number(key: str) -> int | None:
         return _integer(first, f"{architecture}.{key}")
@@ -284,6 +301,12 @@ def _joined(path: str, parts: tuple[str, ...], headers: list[RawHeader]) -> GGUF
             key.removeprefix(f"{_CHAT_TEMPLATE}.") for key in first.entries if key.startswith(f"{_CHAT_TEMPLATE}.")
         ),
         header_bytes=first.size_bytes,
+    )
+
+
+def _no_architecture(path: str) -> ModelCorruptError:
+    return ModelCorruptError(
+        f"The GGUF file {path!r} cannot be loaded: its header names no architecture.", hint=_DAMAGED_HINT
     )
 
 

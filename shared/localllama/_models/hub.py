@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +12,16 @@ from typing import Any
 from localllama.errors import MissingDependencyError, ModelCorruptError, ModelNotFoundError
 
 from .gguf import read_gguf_header
+from .hub_cache import cached_files, hub_cache
 from .hub_checks import HubFile
 from .hub_download import download_file, list_repository
+from .names import nearest_first
 from .progress import ProgressCallback
 from .projectors import choose_projector
 from .reference import ModelReference
 from .splits import split_parts, split_position
 
-__all__ = ["cached_files", "choose_file", "fetch_hub_model", "fetch_hub_projector", "locate_hub_model"]
+__all__ = ["choose_file", "fetch_hub_model", "fetch_hub_projector", "is_model_name", "locate_hub_model"]
 
 _DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")
 _NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
@@ -34,7 +35,7 @@ def choose_file(files: Sequence[str], quantization: str | None) -> str | None:
     with Q4_K_M, else Q8_0, else the first of all. Projectors, importance matrices, draft heads and later parts of a
     split model are passed over.
     """
-    models = [name for name in files if _is_model(name)]
+    models = [name for name in files if is_model_name(name)]
     for wanted in (quantization,) if quantization else _DEFAULT_QUANTIZATIONS:
         pattern = re.compile(re.escape(wanted) + r"[.-]", re.IGNORECASE)
         for name in models:
@@ -43,7 +44,8 @@ def choose_file(files: Sequence[str], quantization: str | None) -> str | None:
     return models[0] if models and not quantization else None
 
 
-def _is_model(name: str) -> bool:
+def is_model_name(name: str) -> bool:
+    """Whether a file's name is that of a model, or of the first part of one."""
     base = name.rsplit("/", 1)[-1]
     if not base.lower().endswith(".gguf") or any(word in base for word in _NOT_MODELS):
         return False
@@ -64,17 +66,8 @@ def locate_hub_model(reference: ModelReference) -> Path | None:
     assert reference.repo is not None
     parts = split_parts(name)
     is_whole = all((snapshot / part).is_file() for part in parts)
-    is_good = is_whole and all(HubFile(_hub_cache(), reference.repo, part).is_good(snapshot / part) for part in parts)
+    is_good = is_whole and all(HubFile(hub_cache(), reference.repo, part).is_good(snapshot / part) for part in parts)
     return snapshot / parts[0] if is_good else None
-
-
-def cached_files(reference: ModelReference) -> tuple[Path | None, list[str]]:
-    """The directory with the cached files of the repository's main branch, None if there is none, and their names."""
-    assert reference.repo is not None
-    snapshot = _cached_snapshot(reference.repo)
-    if snapshot is None:
-        return None, []
-    return snapshot, sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
 
 
 def fetch_hub_model(
@@ -119,7 +112,7 @@ def _fetch_projector(hub: Any, reference: ModelReference, name: str, on_progress
 def _chosen_on_hub(
     hub: Any, reference: ModelReference, on_progress: ProgressCallback | None, *, with_projector: bool
 ) -> tuple[str, str | None]:
-    if reference.file is not None and not (with_projector and _is_model(reference.file)):
+    if reference.file is not None and not (with_projector and is_model_name(reference.file)):
         return reference.file, None
     files = list_repository(hub, reference, on_progress)
     name = reference.file or choose_file(files, reference.quantization)
@@ -129,9 +122,14 @@ def _chosen_on_hub(
 
 
 def _download(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> Path:
+    from .hub_removal import note_fetched
+
+    here = cached_files(reference)[1]  # what is there already, another program has fetched
     path = download_file(hub, reference, name, on_progress)
     if path is None:
         raise _no_such_file(reference, list_repository(hub, reference, on_progress), name)
+    if name not in here:
+        note_fetched(str(reference.repo), [name])
     return path
 
 
@@ -144,27 +142,8 @@ def _hub_for(reference: ModelReference) -> Any:
     return importlib.import_module("huggingface_hub")
 
 
-def _cached_snapshot(repo: str) -> Path | None:
-    """The directory with the cached files of the main branch, by the rules of huggingface_hub's constants.py."""
-    folder = _hub_cache() / f"models--{repo.replace('/', '--')}"
-    try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    snapshot = folder / "snapshots" / revision
-    return snapshot if revision and snapshot.is_dir() else None
-
-
-def _hub_cache() -> Path:
-    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    if cache is None:
-        general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        cache = os.path.join(os.environ.get("HF_HOME") or os.path.join(general, "huggingface"), "hub")
-    return Path(os.path.expandvars(os.path.expanduser(cache))).absolute()  # noqa: PTH111
-
-
 def _no_such_file(reference: ModelReference, files: Sequence[str], wanted: str | None) -> ModelNotFoundError:
-    names = [name for name in files if _is_model(name)]
+    names = nearest_first(wanted, [name for name in files if is_model_name(name)])
     listed = ", ".join(names[:_MOST_NAMES]) + (" ..." if len(names) > _MOST_NAMES else "")
     return ModelNotFoundError(
         f"The repository {reference.repo} has no GGUF file" + (f" {wanted!r}." if wanted else "."),

@@ -13,6 +13,7 @@ from localllama.errors import ModelNotFoundError
 
 from .hub_checks import HubFile
 from .hub_errors import CACHE_REMEDY, TIMEOUT_SECONDS, ask
+from .names import is_safe_name
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
 from .store import require_space
@@ -31,11 +32,7 @@ def list_repository(hub: Any, reference: ModelReference, on_progress: ProgressCa
         ModelNotFoundError: No such repository, no access, or no network.
     """
     listing = ask(reference, lambda: hub.model_info(reference.repo, timeout=TIMEOUT_SECONDS), on_progress)
-    return [file.rfilename for file in listing.siblings or () if _is_inside(file.rfilename)]
-
-
-def _is_inside(name: str) -> bool:
-    return not (name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"))
+    return [file.rfilename for file in listing.siblings or () if is_safe_name(file.rfilename)]
 
 
 def download_file(hub: Any, reference: ModelReference, name: str, on_progress: ProgressCallback | None) -> Path | None:

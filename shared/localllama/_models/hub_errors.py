@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from localllama.errors import LocalLlamaError, ModelError, ModelNotFoundError
 
+from .hub_neighbours import near_repositories
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
 
@@ -120,7 +121,9 @@ def _explained(reference: ModelReference, error: Exception, tries: int) -> Model
         hint = f"Accept them on the page of {reference.repo}, then {_HOW_TO_LOG_IN}."
         return _failed(reference, "its owner asks you to accept terms first", hint)
     if isinstance(error, errors.RepositoryNotFoundError):
-        hint = f"Check the spelling; for a private repository {_HOW_TO_LOG_IN}."
+        near = near_repositories(reference)
+        meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        hint = f"{meant}Check the spelling; for a private repository {_HOW_TO_LOG_IN}."
         return _failed(reference, f"there is no repository {reference.repo}, or it is private", hint)
     status = _status(error)
     if status is not None:

@@ -10,10 +10,10 @@ from localllama.errors import LocalLlamaError
 
 from .files import list_model_files
 from .gguf import read_gguf_header
-from .reference import parse_reference
+from .reference import ModelReference, parse_reference
 from .splits import split_parts, split_stem
 
-__all__ = ["choose_projector", "locate_projector"]
+__all__ = ["choose_projector", "is_projector_name", "locate_projector"]
 
 _MARK = "mmproj"
 _TAG = re.compile(r"[-.](?P<tag>[A-Za-z0-9_]+)$")
@@ -36,6 +36,7 @@ def choose_projector(files: Sequence[str], model: str) -> str | None:
 
 
 def is_projector_name(name: str) -> bool:
+    """Whether a file's name is that of a projector."""
     return name.endswith(".gguf") and _MARK in name.rsplit("/", 1)[-1]
 
 
@@ -49,15 +50,23 @@ def locate_projector(reference: str, model: Path) -> Path | None:
     parsed = parse_reference(reference)
     found: Path | None = None
     if parsed.kind == "hub":
-        from .hub import cached_files
-
-        snapshot, names = cached_files(parsed)
-        if snapshot is not None and model.is_relative_to(snapshot):
-            name = choose_projector(names, model.relative_to(snapshot).as_posix())
-            found = snapshot / name if name else None
+        found = _cached_projector(parsed, model)
     elif parsed.kind == "path":
         found = _only_projector(model)
     return found if found is not None and _is_projector(found) else None
+
+
+def _cached_projector(parsed: ModelReference, model: Path) -> Path | None:
+    from .hub_cache import cached_files, hub_cache
+    from .hub_checks import HubFile
+
+    snapshot, names = cached_files(parsed)
+    if snapshot is None or not model.is_relative_to(snapshot):
+        return None
+    name = choose_projector(names, model.relative_to(snapshot).as_posix())
+    if name is None or not HubFile(hub_cache(), str(parsed.repo), name).is_good(snapshot / name):
+        return None
+    return snapshot / name
 
 
 def _only_projector(model: Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -14,6 +14,8 @@ from localllama.errors import ConfigurationError
 
 from .catalog import CATALOG
 from .hub_models import HUB_MODELS
+from .names import is_safe_name
+from .own_models import OwnModel, is_own_name, own_model, own_models_path
 
 __all__ = ["REFERENCE_FORMS", "ModelReference", "parse_reference"]
 
@@ -48,6 +50,7 @@ class ModelReference:
         quantization: "hub": such as "Q4_K_M", or None to let the repository's files decide.
         url: "url": without the fragment.
         sha256: "url": the digest of the fragment `#sha256=`, lower case, or None.
+        n_ctx: The context window that a name of the user's asks for, in tokens, or None.
     """
 
     text: str
@@ -60,12 +63,13 @@ class ModelReference:
     quantization: str | None = None
     url: str | None = None
     sha256: str | None = None
+    n_ctx: int | None = None
 
 
 def parse_reference(text: str) -> ModelReference:
     """Parse a model reference.
 
-    A catalog name is never taken for a path, so what it means does not depend on the current directory. `owner/repo`
+    A catalog name, or one of the user's own, is never taken for a path, so what it means does not depend on the current directory. `owner/repo`
     is a path only if there is such a file; everything that ends in ".gguf" is a path unless it has a prefix.
 
     Raises:
@@ -83,6 +87,13 @@ def parse_reference(text: str) -> ModelReference:
         return _hub(text, text.removeprefix("hf:"))
     if _SCHEME.match(text):
         return _with_scheme(text)
+    own = own_model(text)
+    if own is not None:
+        return _own_name(text, own)
+    return _without_prefix(text)
+
+
+def _without_prefix(text: str) -> ModelReference:
     if text.lower() in CATALOG or text.lower() in HUB_MODELS:
         return _short_name(text)
     if _looks_like_path(text) or (os.access(text, os.F_OK) and Path(text).is_file()):
@@ -92,6 +103,17 @@ def parse_reference(text: str) -> ModelReference:
     if _CATALOG_NAME.fullmatch(text):
         return ModelReference(text, "catalog", name=text)
     return ModelReference(text, "path", path=_expanded(text))
+
+
+def _own_name(text: str, own: OwnModel) -> ModelReference:
+    # A name of the user's stands for anything but another one, so there are no circles.
+    meant = _without_prefix(own.reference) if is_own_name(own.reference) else parse_reference(own.reference)
+    if meant.kind == "path" and not Path(str(meant.path)).is_absolute():
+        raise ConfigurationError(
+            f"{own.name!r} stands for {own.reference!r} in {own_models_path()}, which means another file in each directory.",
+            hint="Write the absolute path there.",
+        )
+    return replace(meant, text=text, n_ctx=own.n_ctx)
 
 
 def _short_name(text: str) -> ModelReference:
@@ -117,7 +139,7 @@ def _expanded(text: str) -> str:
 
 def _package(text: str) -> ModelReference:
     match = _PACKAGE.fullmatch(text.removeprefix("pkg:"))
-    if match is None or ".." in match["file"].split("/") or "\\" in match["file"]:
+    if match is None or not is_safe_name(match["file"]):
         raise ConfigurationError(
             f"{text!r} does not name a file in a package.", hint="Write it as 'pkg:package/file.gguf'."
         )
@@ -126,7 +148,7 @@ def _package(text: str) -> ModelReference:
 
 def _hub(text: str, rest: str) -> ModelReference:
     match = _HUB.fullmatch(rest)
-    if match is None or ".." in rest.split("/"):
+    if match is None or not is_safe_name(match["file"] or "m.gguf") or ".." in rest.split("/"):
         raise ConfigurationError(
             f"{text!r} does not name a model on Hugging Face.",
             hint="Write it as 'owner/repo', 'owner/repo:Q4_K_M' or 'hf:owner/repo/file.gguf'.",

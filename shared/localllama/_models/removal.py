@@ -1,66 +1,96 @@
-"""Removing what localllama itself has fetched; files of other programs are never touched."""
+"""Removing models: what localllama itself has fetched; files of other programs only where the user insists."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from localllama.errors import ModelError, ModelNotFoundError
 
 from .catalog import catalog_entry
-from .reference import parse_reference
+from .reference import ModelReference, parse_reference
 from .store import store_directory
 
-__all__ = ["remove_model", "stored_bytes"]
+__all__ = ["Removal", "plan_removal"]
+
+_LOCK = ".lock"
 
 
-def stored_bytes(reference: str) -> int:
-    """How much disk the model takes in our store.
+@dataclass(frozen=True)
+class Removal:
+    """What would be removed.
+
+    Attributes:
+        files: The files, for people.
+        size_bytes: What this frees.
+        remove: Does it. A server that runs the model is not disturbed on POSIX.
+    """
+
+    files: tuple[Path, ...]
+    size_bytes: int
+    remove: Callable[[], None]
+
+
+def plan_removal(reference: str, *, is_forced: bool = False) -> Removal:
+    """Find out what removing a model would remove, and whether it may be removed.
+
+    Args:
+        reference: The model.
+        is_forced: Also what another program has fetched into the cache of Hugging Face.
 
     Raises:
-        ModelNotFoundError: It is not in our store.
+        ModelNotFoundError: It is not on this machine.
         ModelError: It is a file of somebody else.
     """
-    return sum(path.stat().st_size for path in _stored_directory(reference).rglob("*") if path.is_file())
-
-
-def remove_model(reference: str) -> int:
-    """Remove the model from our store; returns the bytes that this frees. A server that runs it is not disturbed on POSIX.
-
-    Raises:
-        ModelNotFoundError: It is not in our store.
-        ModelError: It is a file of somebody else, or it cannot be removed.
-    """
-    directory = _stored_directory(reference)
-    size_bytes = stored_bytes(reference)
-    from filelock import FileLock
-
-    # Whoever fetches it at this moment is waited for.
-    with FileLock(directory / ".lock", mode=0o600):
-        try:
-            for path in directory.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError as error:
-            raise ModelError(f"{directory} cannot be emptied: {error.strerror or error}.") from error
-    return size_bytes
-
-
-def _stored_directory(reference: str) -> Path:
     parsed = parse_reference(reference)
-    if parsed.kind == "catalog":
-        assert parsed.name is not None
-        directory = store_directory() / catalog_entry(parsed.name).name
-        if directory.is_dir() and any(path.name != ".lock" for path in directory.iterdir()):
-            return directory
+    if parsed.kind == "hub":
+        return _plan_of_hub(parsed, is_forced=is_forced)
+    if parsed.kind in ("path", "package"):
+        owner = "a file of yours" if parsed.kind == "path" else "part of an installed package"
+        raise ModelError(
+            f"{reference} is {owner}, so localllama does not remove it.", hint="Remove it with what brought it."
+        )
+    directory = _store_directory_of(parsed)
+    files = tuple(sorted(path for path in directory.rglob("*") if path.is_file() and path.name != _LOCK))
+    if not files:
         raise ModelNotFoundError(
             f"{reference} is not in the store {store_directory()}.",
             hint="If an installed package brings it, uninstall that: localllama models where says where it is.",
         )
-    owner = {
-        "path": "a file of yours",
-        "package": "part of an installed package",
-        "hub": "in the cache of Hugging Face, which other programs share",
-    }.get(parsed.kind, "not in the store")
-    remedy = "Remove it there: hf cache rm" if parsed.kind == "hub" else "Remove it with what brought it."
-    raise ModelError(f"{reference} is {owner}, so localllama does not remove it.", hint=remedy)
+    return Removal(files, sum(path.stat().st_size for path in files), lambda: _empty(directory))
+
+
+def _store_directory_of(parsed: ModelReference) -> Path:
+    if parsed.kind == "catalog":
+        assert parsed.name is not None
+        return store_directory() / catalog_entry(parsed.name).name
+    from .url import url_directory
+
+    return url_directory(parsed)
+
+
+def _empty(directory: Path) -> None:
+    from filelock import FileLock
+
+    # Whoever fetches it at this moment is waited for.
+    with FileLock(directory / _LOCK, mode=0o600):
+        try:
+            for path in directory.iterdir():
+                if path.name != _LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise ModelError(f"{directory} cannot be emptied: {error.strerror or error}.") from error
+
+
+def _plan_of_hub(parsed: ModelReference, *, is_forced: bool) -> Removal:
+    from .hub_removal import hub_files, remove_hub_files
+
+    files = hub_files(parsed, is_forced=is_forced)
+    if not (files.is_ours or is_forced):
+        raise ModelError(
+            f"{parsed.text} is in the cache of Hugging Face, and another program may have fetched it: localllama did not.",
+            hint=f"Remove it all the same: localllama models rm --force {parsed.text}",
+        )
+    return Removal(files.paths, files.size_bytes, lambda: remove_hub_files(files))

@@ -26,13 +26,14 @@ from urllib.parse import quote, unquote, urlsplit
 from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
 
 from .files import sha256_of
-from .gguf import read_gguf_header
+from .gguf import check_part, read_gguf_header
+from .names import is_safe_name
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
 from .splits import split_parts, split_position
 from .store import locked, require_space, store_directory, store_errors, write_through
 
-__all__ = ["fetch_url_model", "locate_url_model"]
+__all__ = ["fetch_url_model", "locate_url_model", "recorded_sha256", "url_directory"]
 
 _READ_SECONDS = 60
 _MOST_FAILURES = 5
@@ -102,6 +103,17 @@ def fetch_url_model(reference: ModelReference, on_progress: ProgressCallback | N
                 transfer = _Transfer(address, shown, directory / part, on_progress)
                 transfer.run(_digest_of(reference, part, name))
     return directory / split_parts(name)[0]
+
+
+def url_directory(reference: ModelReference) -> Path:
+    """Where in the store the model is, or would be."""
+    return _place(reference)[0]
+
+
+def recorded_sha256(file: Path) -> str | None:
+    """The checksum that a file of the store had when it came."""
+    value = _record(file).get("sha256")
+    return value if isinstance(value, str) else None
 
 
 class _Transfer:
@@ -198,8 +210,11 @@ class _Transfer:
                     f"{self._shown} has the SHA-256 {actual}, not {sha256} as the reference says.",
                     hint="Compare the checksum with the one that its publisher gives.",
                 )
-            if split_position(self._target.name)[1] == 1:
-                read_gguf_header(self._part)  # the parts of a split model are checked together, by `fetch_model`
+            number, count = split_position(self._target.name)
+            if count == 1:
+                read_gguf_header(self._part)
+            else:
+                check_part(self._part, number, count)  # each by itself, so that the good ones stay
         except ModelCorruptError:
             self._part.unlink()
             raise
@@ -225,7 +240,7 @@ def _place(reference: ModelReference) -> tuple[Path, str]:
             f"The address {shown} has a user name or password in it.",
             hint="Download the file yourself and give its path, so that no secret is in a model's name.",
         )
-    if not parts.hostname or not name.lower().endswith(".gguf") or "/" in name or "\\" in name or "\0" in name:
+    if not parts.hostname or not name.lower().endswith(".gguf") or "/" in name or not is_safe_name(name):
         page = _HUB_PAGE.fullmatch(f"{parts.hostname}{parts.path}")
         instead = f" Name a model on Hugging Face as 'hf:{page[1]}'." if page else ""
         raise ConfigurationError(

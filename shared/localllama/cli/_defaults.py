@@ -7,23 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from localllama._models.own_models import config_directory
 from localllama.errors import ConfigurationError
 
 __all__ = ["DEMO_MODEL", "chosen_model", "config_path", "read_config", "set_default_model"]
 
 DEMO_MODEL = "smollm2-135m"
-_DIRECTORY_VARIABLE = "LOCALLLAMA_CONFIG_DIR"
 _MODEL_VARIABLE = "LOCALLLAMA_MODEL"
 
 
 def config_path() -> Path:
     """`config.json` in LOCALLLAMA_CONFIG_DIR, else in the user's configuration directory."""
-    chosen = os.environ.get(_DIRECTORY_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute() / "config.json"
-    from platformdirs import user_config_path
-
-    return user_config_path("localllama", appauthor=False) / "config.json"
+    return config_directory() / "config.json"
 
 
 def read_config() -> dict[str, Any]:

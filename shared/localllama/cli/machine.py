@@ -179,7 +179,7 @@ def _findings_of_model(model: str | None, *, is_fixing: bool) -> tuple[list[Find
 
 
 def _fix_of_damaged(reference: str) -> str:
-    if parse_reference(reference).kind == "catalog":
+    if parse_reference(reference).kind in ("catalog", "hub", "url"):
         return f"localllama models rm {reference}, then localllama models pull {reference}"
     return f"fetch the file again where it came from, or take another model: localllama models use {DEMO_MODEL}"
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from localllama._models.catalog import CATALOG
 from localllama._models.gguf import model_info
-from localllama._models.hub_models import catalog_models
+from localllama._models.hub_models import CatalogModel, catalog_models
+from localllama._models.own_changes import add_own_model, remove_own_model
+from localllama._models.own_models import OwnModel, own_model, own_models_path, read_own_models
 from localllama._models.progress import FetchProgress
 from localllama._models.projectors import locate_projector
+from localllama._models.removal import plan_removal
 from localllama._models.store import fetch_model, fetch_projector, locate_model
-from localllama.errors import LocalLlamaError, ModelCorruptError, ModelNotFoundError
+from localllama._models.verification import verify_model
+from localllama.errors import ConfigurationError, LocalLlamaError, ModelNotFoundError
 from localllama.types import StartProgress
 
 from ._defaults import chosen_model, set_default_model
@@ -37,37 +41,72 @@ JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 @app.command("list")
 def list_models(is_json: JsonOption = False) -> None:
-    """The catalog, with what is on this machine."""
-    here = {model.name: _path_or_none(model.name) for model in catalog_models()}
+    """The catalog and your own names, with what is on this machine."""
+    own = [_as_catalog_model(model) for model in read_own_models().values()]
+    models = [*own, *catalog_models()]
+    here = {model.name: _path_or_none(model.name) for model in models}
     if is_json:
-        print_json([{**asdict(model), "path": here[model.name]} for model in catalog_models()])
+        print_json([{**asdict(model), "path": here[model.name], "is_own": model in own} for model in models])
         return
     default, _ = chosen_model(None)
     table = Table(box=None, pad_edge=False)
     for title in ("", "name", "here", "size", "quant", "window", "licence"):
         table.add_column(title, no_wrap=True)
     table.add_column("what it is", overflow="ellipsis", no_wrap=True)
-    for model in catalog_models():
+    for model in models:
         mark = "*" if model.name == default else ""
         is_here = "yes" if here[model.name] else "no"
-        facts = (shown_bytes(model.size_bytes), model.quantization, str(model.n_ctx_train), model.licence)
-        table.add_row(mark, model.name, is_here, *facts, model.description)
+        size = shown_bytes(model.size_bytes) if model.size_bytes else ""
+        facts = (size, model.quantization, str(model.n_ctx_train or ""), model.licence)
+        what = f"yours: {model.description or model.reference}" if model in own else model.description
+        table.add_row(mark, model.name, is_here, *facts, what)
     output().print(table)
     output().print("Also: a path, owner/repo:QUANT on Hugging Face, pkg:package/file.gguf.", style="dim", markup=False)
 
 
 @app.command()
 def show(reference: Reference, is_json: JsonOption = False) -> None:
-    """What the header of a model's file says."""
-    info = model_info(str(_located(reference)), None)
-    values = {name: value for name, value in asdict(info).items() if name != "chat_template"}
-    values["has_chat_template"] = info.chat_template is not None
+    """What the header of a model's file says, and for a name of yours what it stands for."""
+    own = own_model(reference)
+    values: dict[str, Any] = {}
+    if own is not None:
+        values["reference"] = own.reference
+        values |= {key: value for key, value in asdict(own).items() if key not in ("name", "reference") and value}
+    path = locate_model(reference) if own is not None else _located(reference)
+    if path is not None:
+        info = model_info(str(path), own.n_ctx if own else None)
+        values |= {name: value for name, value in asdict(info).items() if name not in ("chat_template", "mmproj")}
+        values["has_chat_template"] = info.chat_template is not None
+        values["mmproj"] = locate_projector(reference, path)
     if is_json:
         print_json(values)
         return
     for name, value in values.items():
         shown = shown_bytes(value) if name == "size_bytes" else value
         output().print(f"{name:<18} {shown}", markup=False, highlight=False)
+    if path is None:
+        errors().print(f"It is not on this machine. Fetch it: localllama models pull {reference}", markup=False)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The short name, such as notes-7b.")],
+    reference: Annotated[str | None, typer.Argument(metavar="REFERENCE", help="What it stands for.")] = None,
+    context: Annotated[int | None, typer.Option(help="The window where a program sets no n_ctx, in tokens.")] = None,
+    licence: Annotated[str, typer.Option("--license", "--licence", help="Of the weights.")] = "",
+    description: Annotated[str, typer.Option(help="One line.")] = "",
+    is_replacing: Annotated[bool, typer.Option("--replace", help="Take the place of the same name.")] = False,
+    is_removing: Annotated[bool, typer.Option("--remove", help="Take the name out again; no file goes.")] = False,
+) -> None:
+    """Give a model a short name of your own, good in every program; nothing is fetched."""
+    if is_removing == (reference is not None):
+        raise ConfigurationError("Give either a REFERENCE or --remove.", hint="localllama models add --help")
+    if reference is None:
+        gone = remove_own_model(name)
+        errors().print(f"{gone.name} is no name any more; it stood for {gone.reference}.", markup=False)
+        return
+    added = add_own_model(OwnModel(name, reference, context, licence, description), is_replacing=is_replacing)
+    errors().print(f"{added.name} stands for {added.reference} ({own_models_path()}).", markup=False, highlight=False)
 
 
 @app.command()
@@ -93,36 +132,33 @@ def use(reference: Reference) -> None:
 
 @app.command()
 def verify(reference: Reference) -> None:
-    """Read a model's file once more: the pinned checksum where the catalog has one, the header and all sizes in any case."""
-    path = _located(reference)
-    model_info(str(path), None)
-    entry = CATALOG.get(reference)
-    if entry is None:
-        output().print(f"{path}: header and sizes are right; there is no checksum to compare with.", markup=False)
-        return
-    actual = _sha256(path)
-    if actual != entry.sha256:
-        raise ModelCorruptError(
-            f"{path} has the SHA-256 {actual}, expected {entry.sha256}.",
-            hint=f"Fetch it again: localllama models rm {reference}, then localllama models pull {reference}",
-        )
-    output().print(f"{path}: intact (SHA-256 {actual}).", markup=False, highlight=False)
+    """Read a model's files once more: their checksums where they are known, the headers and all sizes in any case."""
+    for checked in verify_model(reference):
+        if checked.sha256 is None:
+            words = "header and sizes are right; there is no checksum to compare with."
+        else:
+            words = f"intact (SHA-256 {checked.sha256})."
+        output().print(f"{checked.path}: {words}", markup=False, highlight=False)
 
 
 @app.command()
 def rm(
     reference: Reference,
     is_agreed: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    is_forced: Annotated[
+        bool, typer.Option("--force", help="Also what another program fetched into the cache of Hugging Face.")
+    ] = False,
 ) -> None:
-    """Remove a model that localllama has fetched into its own store; files of others are left alone."""
-    from localllama._models.removal import remove_model, stored_bytes
-
-    size_bytes = stored_bytes(reference)
-    if not is_agreed and not typer.confirm(f"Remove {reference} ({shown_bytes(size_bytes)})?", err=True):
+    """Remove a model that localllama has fetched; it says what goes, and asks. Files of yours are left alone."""
+    removal = plan_removal(reference, is_forced=is_forced)
+    for file in removal.files:
+        errors().print(str(file), markup=False, highlight=False)
+    if not is_agreed and not typer.confirm(f"Remove {reference} ({shown_bytes(removal.size_bytes)})?", err=True):
         errors().print("Nothing was removed.")
         return
-    freed = remove_model(reference)
-    errors().print(f"{reference} is removed; {shown_bytes(freed)} are free again.", markup=False, highlight=False)
+    removal.remove()
+    freed = shown_bytes(removal.size_bytes)
+    errors().print(f"{reference} is removed; {freed} are free again.", markup=False, highlight=False)
 
 
 def fetched(reference: str, *, is_projector_wanted: bool | None = None) -> Path:
@@ -160,11 +196,13 @@ def _path_or_none(reference: str) -> Path | None:
         return None
 
 
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+def _as_catalog_model(model: OwnModel) -> CatalogModel:
+    path = _path_or_none(model.name)
+    size_bytes, quantization = 0, ""
+    if path is not None:
+        with suppress(LocalLlamaError):  # a damaged file is listed too; `verify` says what is wrong with it
+            info = model_info(str(path), None)
+            size_bytes, quantization = info.size_bytes, info.quantization or ""
+    return CatalogModel(
+        model.name, model.reference, size_bytes, quantization, model.n_ctx or 0, model.licence, model.description
+    )

@@ -79,6 +79,12 @@ def hub() -> Iterator[str]:
             "m-Q2_K.gguf": small(name="two bits"),
         },
         "owner/page-GGUF": {"m-Q4_K_M.gguf": b"<html>moved</html>"},
+        "owner/escapes-GGUF": {
+            "../m-Q4_K_M.gguf": small_model().build(),
+            "/etc/m-Q8_0.gguf": small_model().build(),
+            "..\\m-Q4_K_M.gguf": small_model().build(),
+            "ok-Q2_K.gguf": small_model().build(),
+        },
         "owner/none": {"README.md": b""},
     }
     with fake_hub(repositories) as endpoint:
@@ -120,9 +126,13 @@ def test_a_model_is_fetched_into_the_cache_and_found_there_without_network(
     ("reference", "error", "words"),
     [
         ("owner/good-GGUF:Q5_K_M", "ModelNotFoundError", "It has: m-Q4_K_M.gguf, m-Q2_K.gguf."),
-        ("hf:owner/good-GGUF/other.gguf", "ModelNotFoundError", "It has: m-Q4_K_M.gguf, m-Q2_K.gguf."),
+        ("owner/good-GGUF:Q3_K", "ModelNotFoundError", "It has: m-Q2_K.gguf, m-Q4_K_M.gguf."),
+        ("hf:owner/good-GGUF/m-Q4_K_S.gguf", "ModelNotFoundError", "It has: m-Q4_K_M.gguf, m-Q2_K.gguf."),
+        ("owner/escapes-GGUF:Q4_K_M", "ModelNotFoundError", "It has: ok-Q2_K.gguf."),
         ("owner/none", "ModelNotFoundError", "ends in '-GGUF'"),
         ("owner/missing", "ModelNotFoundError", "no repository owner/missing"),
+        ("owner/god-GGUF", "ModelNotFoundError", "Did you mean 'owner/good-GGUF'"),
+        ("bartowski/Llama-3.2-1B-instruct-gguf", "ModelNotFoundError", "'bartowski/Llama-3.2-1B-Instruct-GGUF'"),
         ("owner/gated", "ModelNotFoundError", "HF_TOKEN"),
         ("owner/page-GGUF", "ModelCorruptError", "HTML page"),
     ],

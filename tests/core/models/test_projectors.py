@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from localllama._models.projectors import choose_projector, locate_projector
 from localllama._models.store import locate_model
 from support.fake_hub import COMMIT, fake_hub
 from support.gguf_bytes import small_model, string
+from support.hub_process import localllama
 
 PROJECTOR = small_model(general__type=string("mmproj"), general__architecture=string("clip")).build()
 MODEL = small_model().build()
@@ -63,15 +62,6 @@ def test_a_file_that_is_no_projector_is_none(tmp_path: Path, content: bytes) -> 
     assert locate_projector(str(model), model) is None
 
 
-# The library reads its settings once, at import, so each case runs in a process of its own.
-_RUN = """
-import sys, time
-time.sleep = lambda seconds: None  # the library waits 20 s between its attempts to connect
-from localllama.cli.app import run
-run(sys.argv[1:])
-"""
-
-
 @pytest.fixture(scope="module")
 def hub() -> Iterator[str]:
     sees = {"m-Q4_K_M.gguf": MODEL, "mmproj-F16.gguf": PROJECTOR, "mmproj-Q8_0.gguf": PROJECTOR}
@@ -85,16 +75,10 @@ def pull(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`localllama models pull`; gives the exit code and standard error, and lets this process see the same cache."""
     monkeypatch.setenv("HF_HOME", str(tmp_path))
 
+    monkeypatch.setenv("LOCALLLAMA_MODELS", str(tmp_path / "store"))
+
     def run(*arguments: str, endpoint: str = hub) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-c", _RUN, "models", "pull", *arguments],
-            env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.returncode, done.stderr
+        return localllama("models", "pull", *arguments, endpoint=endpoint, cache=tmp_path)
 
     return run
 

@@ -19,7 +19,7 @@ import pytest
 from localllama._models import url as url_module
 from localllama._models.store import fetch_model, locate_model
 from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
-from support.gguf_bytes import small_model, string
+from support.gguf_bytes import GGUFBytes, small_model, string, u32
 from support.waiting import wait_until
 
 CONTENT = small_model().build()
@@ -32,6 +32,7 @@ class Site:
 
     def __init__(self) -> None:
         self.content = CONTENT
+        self.parts: dict[str, bytes] = {}
         self.statuses: list[int] = []
         self.cuts: list[int] = []
         self.ranges: list[str | None] = []
@@ -52,20 +53,21 @@ class Site:
             request.end_headers()
             return
         self.ranges.append(request.headers.get("Range"))
-        etag = f'"{hashlib.sha256(self.content).hexdigest()}"'
+        content = self.parts.get(request.path, self.content)
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
         status = self.statuses.pop(0) if self.statuses else 200
-        body, start = self.content, 0
+        body, start = content, 0
         wanted = request.headers.get("Range")
         if status == 200 and wanted and request.headers.get("If-Range") == etag:
             status, start = 206, int(wanted.removeprefix("bytes=").rstrip("-"))
-        body = self.content[start:] if status in (200, 206) else b""
+        body = content[start:] if status in (200, 206) else b""
         request.send_response(status)
         request.send_header("ETag", etag)
         request.send_header("Content-Length", str(len(body)))
         if self.retry_after is not None:
             request.send_header("Retry-After", self.retry_after)
         if status == 206:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         request.end_headers()
         sent = self.cuts.pop(0) if self.cuts and body else len(body)
         request.wfile.write(body[:sent])
@@ -202,6 +204,41 @@ def test_a_page_instead_of_a_model_leaves_nothing(site: Site) -> None:
     assert locate_model(f"{site.root}/m.gguf") is None
 
 
+def part(number: int, count: int = 3) -> bytes:
+    return small_model(split__no=u32(number - 1), split__count=u32(count), general__name=string(f"{number}")).build()
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (b"<html>log in</html>", "HTML page"),
+        (part(2)[:-1], "00002-of-00003"),
+        (part(3), r"00002-of-00003.* is named as part 2 of 3, but its header says part 3 of 3"),
+        (CONTENT, "says part 1 of 1"),
+    ],
+)
+def test_a_bad_part_of_a_split_model_goes_and_the_good_ones_stay(site: Site, bad: bytes, words: str) -> None:
+    paths = [f"/m-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
+    site.parts = {path: part(number) for number, path in enumerate(paths, 1)}
+    site.parts[paths[1]] = bad
+    reference = site.root + paths[0]
+    with pytest.raises(ModelCorruptError, match=words):
+        fetch_model(reference)
+    assert locate_model(reference) is None
+    site.paths.clear()
+    site.parts[paths[1]] = part(2)
+    assert fetch_model(reference).read_bytes() == part(1)
+    assert site.paths == paths[1:]
+
+
+def test_a_first_part_without_an_architecture_goes_too(site: Site) -> None:
+    path = "/m-00001-of-00002.gguf"
+    site.parts = {path: GGUFBytes({"split.no": u32(0), "split.count": u32(2)}).build()}
+    with pytest.raises(ModelCorruptError, match="names no architecture"):
+        fetch_model(site.root + path)
+    assert locate_model(site.root + path) is None
+
+
 def test_another_checksum_than_the_stored_one_is_not_overlooked(site: Site) -> None:
     fetch_model(f"{site.root}/m.gguf")
     assert locate_model(f"{site.root}/m.gguf#sha256={'0' * 64}") is None
@@ -223,6 +260,11 @@ def test_secrets_stay_out_of_messages_and_store(site: Site, tmp_path: Path) -> N
         ("https://user:word@example.org/m.gguf", "password"),
         ("https://example.org/page", "direct address"),
         ("https://example.org/..%2Fm.gguf", "direct address"),
+        ("https://example.org/%2Fetc%2Fm.gguf", "direct address"),
+        ("https://example.org/..%5Cm.gguf", "direct address"),
+        ("https://example.org/C:m.gguf", "direct address"),
+        ("https://example.org/m%00.gguf", "direct address"),
+        ("https://example.org/m%0A.gguf", "direct address"),
         ("http://example.org/m.gguf", "#sha256="),
     ],
 )
