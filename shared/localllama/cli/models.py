@@ -56,8 +56,8 @@ def list_models(is_json: JsonOption = False) -> None:
     for model in models:
         mark = "*" if model.name == default else ""
         is_here = "yes" if here[model.name] else "no"
-        size = shown_bytes(model.size_bytes) if model.size_bytes else ""
-        facts = (size, model.quantization, str(model.n_ctx_train or ""), model.licence)
+        how_large = shown_bytes(model.size_bytes) if model.size_bytes else ""
+        facts = (how_large, model.quantization, str(model.n_ctx_train or ""), model.licence)
         what = f"yours: {model.description or model.reference}" if model in own else model.description
         table.add_row(mark, model.name, is_here, *facts, what)
     output().print(table)
