@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from localllama import ChatRequest, LocalLlamaClient, LocalLlamaWarning, Message, SamplingSettings, ServerSettings
+from localllama._models.hub_checks import HubFile
 from localllama._models.projectors import choose_projector, locate_projector
 from localllama._models.store import locate_model
 from support.fake_hub import COMMIT, fake_hub
@@ -116,6 +117,16 @@ def test_not_wanted_it_stays_away_and_can_come_later(pull, tmp_path: Path) -> No
     assert pull(REPOSITORY, endpoint="http://127.0.0.1:9")[0] == 0, "the model is here, so nothing is asked for"
     assert pull(REPOSITORY, "--projector")[0] == 0
     assert found(REPOSITORY) == "mmproj-Q8_0.gguf"
+
+
+def test_one_that_came_while_its_process_was_killed_is_compared_before_it_is_used(pull, tmp_path: Path) -> None:
+    assert pull(REPOSITORY)[0] == 0
+    projector = next(tmp_path.rglob("mmproj-Q8_0.gguf"))
+    HubFile(tmp_path / "hub", REPOSITORY, "mmproj-Q8_0.gguf").expect("0" * 64)
+    assert found(REPOSITORY) == "mmproj-Q8_0.gguf"
+    HubFile(tmp_path / "hub", REPOSITORY, "mmproj-Q8_0.gguf").expect("0" * 64)
+    projector.resolve().write_bytes(PROJECTOR[:-1] + b"?")
+    assert found(REPOSITORY) is None
 
 
 def test_where_there_is_none(pull) -> None:
