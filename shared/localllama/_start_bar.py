@@ -80,6 +80,8 @@ def _words(step: StartProgress, elapsed_seconds: float) -> str:
         done = f"{step.done_bytes / _MEGABYTE:.1f}"
         amount = f"{done} of {step.total_bytes / _MEGABYTE:.1f} MB" if step.total_bytes else f"{done} MB"
         return f"fetching {step.detail}: {amount}"
+    if step.stage == "installing":
+        return f"installing llama.cpp ({step.detail})"
     what = "starting the server" if step.stage == "starting" else "loading the model"
     return f"{what} ({step.detail}): {elapsed_seconds:.0f} s"
 

@@ -11,6 +11,7 @@ import importlib
 import shlex
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -127,17 +128,19 @@ class Installation:
 
     def _announce(self, _: Method, command: Sequence[str]) -> bool:
         self._refuse_if_cancelled()
-        words = shlex.join(command)
         warnings.warn(
-            f"No llama.cpp serves here, and auto_install is set. Running: {words}", LocalLlamaWarning, stacklevel=2
+            f"No llama.cpp serves here, and auto_install is set. Running: {shlex.join(command)}",
+            LocalLlamaWarning,
+            stacklevel=2,
         )
-        self.on_progress(StartProgress("installing", 0.0, detail=words))
         return True
 
     def _run(self, command: Sequence[str], place: Path) -> int:
         # Into a file, which no process that an installer leaves behind can hold us up with, and on to `sys.stderr`: in a
         # notebook that is not what a child would inherit. In a place of ours, since "python -m pip" would import a
         # `pip` from the current directory.
+        words, began_at = shlex.join(command), time.monotonic()
+        self.on_progress(StartProgress("installing", 0.0, detail=words))
         log_path = place / "log"
         with log_path.open("wb") as log, log_path.open("rb") as reading:
             try:
@@ -152,6 +155,7 @@ class Installation:
                 try:
                     while (code := _exit_code(process)) is None:
                         _show(decoder.decode(reading.read(_CHUNK_BYTES)))
+                        self.on_progress(StartProgress("installing", time.monotonic() - began_at, detail=words))
                         self._refuse_if_cancelled()
                 except BaseException:
                     process.terminate()

@@ -251,3 +251,21 @@ def test_an_unwritable_cache_is_said(
         with pytest.raises(RuntimeNotFoundError, match="LOCALLLAMA_CACHE"):
             client.chat(HELLO)
     assert brew.told() == []
+
+
+def test_langchain_passes_it_on(brew: Homebrew, micro_model: Path) -> None:
+    from langchain_localllama import ChatLocalLlama
+
+    brew.install()
+    with ChatLocalLlama(model=str(micro_model), n_ctx=512, auto_install=True) as llm:
+        with pytest.warns(LocalLlamaWarning, match="Running"):
+            assert llm.invoke("Hello").content == "Hello, world."
+
+
+def test_llamaindex_passes_it_on(brew: Homebrew, micro_model: Path) -> None:
+    from llamaindex_localllama import LocalLlama
+
+    brew.install()
+    with LocalLlama(model=str(micro_model), n_ctx=512, auto_install=True) as llm:
+        with pytest.warns(LocalLlamaWarning, match="Running"):
+            assert llm.complete("Hello").text == "Hello, world."

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from localllama import StartProgress, _start_bar
 from support.notebook import Notebook
 
 AT_ONCE = "from localllama import _start_bar; _start_bar._DELAY_SECONDS = 0"
@@ -103,3 +104,8 @@ def test_a_terminal_shows_it_on_standard_error(micro_model: Path) -> None:
 @pytest.mark.parametrize(("at_terminal", "word"), [(False, ""), (True, "no rich")])
 def test_nothing_is_shown_to_programs_or_without_rich(micro_model: Path, at_terminal: bool, word: str) -> None:
     assert run_script(micro_model, at_terminal=at_terminal, word=word) == ("answered\n", "")
+
+
+def test_an_installation_is_no_loading_model() -> None:
+    step = StartProgress("installing", 3.0, detail="brew install llama.cpp")
+    assert _start_bar._words(step, 4.0) == "installing llama.cpp (brew install llama.cpp)"
