@@ -74,6 +74,7 @@ def test_ask_by_schema_and_file(command, micro_model: Path, tmp_path: Path) -> N
         (("ask", "Hi", "--model", "/nowhere/model.gguf"), 3, "/nowhere/model.gguf"),
         (("ask", "Hi", "--runtime", "/nowhere/llama-server"), 2, "/nowhere/llama-server"),
         (("models", "where", "no-such-model"), 3, "no-such-model"),
+        (("models", "pull", "--update", "smollm2-135m"), 3, "not on Hugging Face"),
     ],
 )
 def test_what_is_wrong_and_what_to_do(command, micro_model: Path, monkeypatch, arguments, code: int, word: str) -> None:

@@ -58,14 +58,16 @@ def download_file(hub: Any, reference: ModelReference, name: str, on_progress: P
     _require_plain_names(reference, facts)
     assert reference.repo is not None
     file = HubFile(Path(hub.constants.HF_HUB_CACHE), reference.repo, name)
-    if facts.size is not None and not (file.folder / "blobs" / facts.etag).exists():
+    is_here = (file.folder / "snapshots" / facts.commit_hash / name).exists()
+    if facts.size is not None and not is_here and not (file.folder / "blobs" / facts.etag).exists():
         _require_room(file.folder, facts.size)
 
     options: dict[str, Any] = {}
     # Older releases of the library cannot be given a progress bar; they show their own.
     if on_progress is not None and "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
         options["tqdm_class"] = _progress_bar_class(reference.text, name, on_progress)
-    ask(reference, lambda: file.expect(facts.etag))
+    if not is_here:
+        ask(reference, lambda: file.expect(facts.etag))
     path = Path(ask(reference, lambda: hub.hf_hub_download(reference.repo, name, **options), on_progress))
     file.check(path, _reporting(reference.text, name, path.stat().st_size, on_progress))
     return path
@@ -74,11 +76,11 @@ def download_file(hub: Any, reference: ModelReference, name: str, on_progress: P
 def _require_plain_names(reference: ModelReference, facts: Any) -> None:
     """The library makes file names of these two, and HF_ENDPOINT may be anybody's."""
     for value in (facts.etag, facts.commit_hash):
-        if value is not None and not _PLAIN_NAME.fullmatch(value):
+        if value is None or not _PLAIN_NAME.fullmatch(value):
             raise ModelNotFoundError(
                 f"{reference.text!r} could not be fetched from Hugging Face: it answered with {value!r}, which is no "
                 "checksum.",
-                hint="Check HF_ENDPOINT.",
+                hint="Check HF_ENDPOINT; a proxy between may have answered in its place.",
             )
 
 

@@ -116,7 +116,7 @@ def _explained(reference: ModelReference, error: Exception, tries: int) -> Model
 
     if isinstance(error, errors.OfflineModeIsEnabled):
         hint = "Unset HF_HUB_OFFLINE to fetch it, or give the path of a GGUF file."
-        return _failed(reference, "it is not in the cache, and HF_HUB_OFFLINE forbids to ask", hint)
+        return _failed(reference, "HF_HUB_OFFLINE forbids to ask for what is not in the cache", hint)
     if isinstance(error, errors.GatedRepoError):
         hint = f"Accept them on the page of {reference.repo}, then {_HOW_TO_LOG_IN}."
         return _failed(reference, "its owner asks you to accept terms first", hint)

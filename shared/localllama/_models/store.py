@@ -38,6 +38,7 @@ __all__ = [
     "require_space",
     "store_directory",
     "store_errors",
+    "update_model",
     "write_through",
 ]
 
@@ -125,6 +126,28 @@ def fetch_model(reference: str, on_progress: ProgressCallback | None = None, *, 
     else:
         assert parsed.name is not None
         path = _fetch_entry(catalog_entry(parsed.name), on_progress)
+    read_gguf_header(path)
+    return path
+
+
+def update_model(reference: str, on_progress: ProgressCallback | None = None, *, with_projector: bool = True) -> Path:
+    """Ask Hugging Face for the model, though it may be here, and fetch it if it is another file there now.
+
+    Returns:
+        An absolute path: the one of before if nothing has changed.
+
+    Raises:
+        ModelError: It is not on Hugging Face. Else as `fetch_model`.
+    """
+    parsed = parse_reference(reference)
+    if parsed.kind != "hub":
+        raise ModelError(
+            f"{reference!r} is not on Hugging Face, so there is nobody to ask for a newer file.",
+            hint="Remove what is here (localllama models rm MODEL) and fetch it again.",
+        )
+    from .hub import fetch_hub_model
+
+    path = fetch_hub_model(parsed, on_progress, with_projector=with_projector)
     read_gguf_header(path)
     return path
 

@@ -17,7 +17,7 @@ from localllama._models.own_models import OwnModel, own_model, own_models_path, 
 from localllama._models.progress import FetchProgress
 from localllama._models.projectors import locate_projector
 from localllama._models.removal import plan_removal
-from localllama._models.store import fetch_model, fetch_projector, locate_model
+from localllama._models.store import fetch_model, fetch_projector, locate_model, update_model
 from localllama._models.verification import verify_model
 from localllama.errors import ConfigurationError, LocalLlamaError, ModelNotFoundError
 from localllama.types import StartProgress
@@ -110,9 +110,15 @@ def add(
 
 
 @app.command()
-def pull(reference: Reference, is_projector_wanted: ProjectorOption = None) -> None:
+def pull(
+    reference: Reference,
+    is_projector_wanted: ProjectorOption = None,
+    is_update: Annotated[
+        bool, typer.Option("--update", help="Ask Hugging Face for a newer file, also where the model is here.")
+    ] = False,
+) -> None:
     """Fetch a model, if it is not here, and print its path. From Hugging Face the projector that lies beside it comes too."""
-    path = fetched(reference, is_projector_wanted=is_projector_wanted)
+    path = fetched(reference, is_projector_wanted=is_projector_wanted, is_update=is_update)
     output().print(str(path), markup=False, highlight=False)
 
 
@@ -161,12 +167,13 @@ def rm(
     errors().print(f"{reference} is removed; {freed} are free again.", markup=False, highlight=False)
 
 
-def fetched(reference: str, *, is_projector_wanted: bool | None = None) -> Path:
+def fetched(reference: str, *, is_projector_wanted: bool | None = None, is_update: bool = False) -> Path:
     """The model's file; fetched, with a progress bar, if it is not here.
 
     Args:
         reference: The model.
         is_projector_wanted: True asks for its projector also where the model is here, False never, None with the model.
+        is_update: Ask for a newer file, although the model is here.
     """
     with starting() as progress:
 
@@ -174,7 +181,8 @@ def fetched(reference: str, *, is_projector_wanted: bool | None = None) -> Path:
             detail = f"{step.reference}, {step.source}"
             progress(StartProgress("fetching", 0.0, step.done_bytes, step.total_bytes, detail=detail))
 
-        path = fetch_model(reference, report, with_projector=is_projector_wanted is not False)
+        fetch = update_model if is_update else fetch_model
+        path = fetch(reference, report, with_projector=is_projector_wanted is not False)
         if is_projector_wanted and locate_projector(reference, path) is None:
             fetch_projector(reference, report)
         return path

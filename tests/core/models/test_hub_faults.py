@@ -190,7 +190,7 @@ def test_offline_mode_takes_what_is_in_the_cache(hub: FakeHub, tmp_path: Path) -
     assert len(hub.seen) == n_requests
 
 
-def test_a_newer_file_is_noticed_when_the_old_one_is_not_here(hub: FakeHub, tmp_path: Path) -> None:
+def test_another_file_of_the_repository_brings_the_newer_one_with_it(hub: FakeHub, tmp_path: Path) -> None:
     assert fetch(hub, GOOD, tmp_path).content() == CONTENT
     hub.commit = "f" * 40
     hub.repositories = {"owner/good-GGUF": {"m-Q4_K_M.gguf": OTHER, "m-Q2_K.gguf": CONTENT}}
@@ -255,9 +255,9 @@ def test_a_commit_that_leads_outside_is_not_taken(hub: FakeHub, tmp_path: Path) 
     assert hub.starts() == []
 
 
-def pull(hub: FakeHub, cache: Path) -> subprocess.Popen[str]:
+def pull(hub: FakeHub, cache: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "localllama", "models", "pull", BIG_FILE],
+        [sys.executable, "-m", "localllama", "models", "pull", *(arguments or (BIG_FILE,))],
         env=hub_environment(hub.endpoint, cache),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -269,6 +269,16 @@ def pulled(process: subprocess.Popen[str]) -> bytes:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return Path(out.strip()).read_bytes()
+
+
+def test_an_update_fetches_a_newer_file_once(hub: FakeHub, tmp_path: Path) -> None:
+    assert pulled(pull(hub, tmp_path, GOOD)) == CONTENT
+    hub.commit = "f" * 40
+    hub.repositories = {"owner/good-GGUF": {"m-Q4_K_M.gguf": OTHER}}
+    assert pulled(pull(hub, tmp_path, GOOD)) == CONTENT
+    assert pulled(pull(hub, tmp_path, "--update", GOOD)) == OTHER
+    assert pulled(pull(hub, tmp_path, "--update", "owner/good-GGUF")) == OTHER
+    assert hub.starts() == [0, 0]
 
 
 def test_a_killed_pull_leaves_no_model_and_the_next_one_ends_right(hub: FakeHub, tmp_path: Path) -> None:
