@@ -27,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from . import chat_models
 
         return getattr(chat_models, name)
+    if name == "__version__":
+        import localllama
+
+        return localllama.__version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

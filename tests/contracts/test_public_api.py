@@ -101,3 +101,5 @@ def test_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert importlib.import_module("localllama").__version__ == version("localllama")
+    # LangChain's own packages have it too.
+    assert importlib.import_module("langchain_localllama").__version__ == version("localllama")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -20,15 +23,17 @@ PACKAGES = {
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The built wheel and source archive."""
-    out = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    """The built wheel and source archive; LOCALLLAMA_TEST_DIST names a folder that has them already."""
+    built = os.environ.get("LOCALLLAMA_TEST_DIST")
+    out = Path(built) if built else tmp_path_factory.mktemp("dist")
+    if not built:
+        subprocess.run(
+            [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
     (wheel,) = out.glob("*.whl")
     (source,) = out.glob("*.tar.gz")
     return wheel, source
@@ -54,6 +59,9 @@ def test_wheel_says_what_it_needs(archives: tuple[Path, Path]) -> None:
         assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
     assert "License-Expression: MIT" in metadata
     assert "Requires-Python: >=3.10" in metadata
+    assert {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Import-Name: ")} == set(
+        PACKAGES
+    )
     for extra in ("langchain", "llamaindex", "runtime", "cli", "all"):
         assert f"Provides-Extra: {extra}\n" in metadata
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
@@ -71,6 +79,19 @@ def test_source_archive_holds_what_its_tests_need(archives: tuple[Path, Path]) -
         "shared/localllama/errors.py",
         "tests/conftest.py",
         "tools/setup_environment.py",
+        "docs/structured-output.md",
     ):
         assert needed in names, needed
     assert not any(name.startswith((".venv", ".cache", "dist/")) for name in names)
+
+
+def test_what_llamaindex_reads_is_true() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = project.partition("[tool.llamahub]\n")[2].partition("\n[tool.ruff]")[0]  # tomllib is not in Python 3.10
+    found = re.search(r'^import_path = "(\w+)"$', table, re.MULTILINE)
+    assert found
+    package = importlib.import_module(found[1])
+    authors = table.partition("[tool.llamahub.class_authors]\n")[2]
+    assert re.findall(r"^(\w+) =", authors, re.MULTILINE) == package.__all__
+    assert "contains_example = true" in table
+    assert (ROOT / "examples/llamaindex_rag.py").exists()
