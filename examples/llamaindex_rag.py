@@ -26,7 +26,7 @@ from llamaindex_localllama import LocalLlama
 from localllama import LocalLlamaError
 
 # Words that stand in every English text say nothing about one.
-COMMON_WORDS = frozenset(
+EVERYDAY_WORDS = frozenset(
     re.findall(r"\w+", "a an and are as at be by for from how in is it its of on or that the to was what which")
 )
 
@@ -38,7 +38,7 @@ class HashingEmbedding(BaseEmbedding):
 
     def _get_text_embedding(self, text: str) -> list[float]:
         vector = [0.0] * self.n_dimensions
-        words = Counter(word for word in re.findall(r"\w+", text.lower()) if word not in COMMON_WORDS)
+        words = Counter(word for word in re.findall(r"\w+", text.lower()) if word not in EVERYDAY_WORDS)
         for word, n_times in words.items():
             padded = f"<{word}>"
             parts = [padded, *(padded[i : i + 4] for i in range(len(padded) - 4))]
