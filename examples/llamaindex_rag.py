@@ -63,8 +63,8 @@ def answer(options: argparse.Namespace) -> None:
         # Counted in words: roughly a quarter more tokens, and the server need not start for it.
         splitter = SentenceSplitter(chunk_size=200, chunk_overlap=20, tokenizer=str.split)
         index = VectorStoreIndex.from_documents(reader.load_data(), transformations=[splitter])
-        engine: Any = index.as_query_engine(streaming=True, similarity_top_k=options.top)
-        response = engine.query(options.question)
+        questions: Any = index.as_query_engine(streaming=True, similarity_top_k=options.top)
+        response = questions.query(options.question)
         for piece in response.response_gen:
             print(piece, end="", flush=True)
         print("\n\nSources:")
