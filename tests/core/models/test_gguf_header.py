@@ -14,6 +14,7 @@ import gguf
 import pytest
 
 from localllama._models import gguf as gguf_module
+from localllama._models import gguf_reading
 from localllama._models.gguf import model_fingerprint, read_gguf_header
 from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
 from support.gguf_bytes import (
@@ -136,6 +137,23 @@ class TestDamage:
                 read_gguf_header(write(whole[:length], f"cut-{length}.gguf"))
             assert f"cut-{length}.gguf" in str(caught.value)
             assert caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("limit", "entries"),
+        [
+            ("MAX_KEPT_TEXT_BYTES", [string("x" * 400)] * 3),
+            ("MAX_ARRAY_STRINGS", [strings(["x"] * 400)] * 3),
+        ],
+        ids=["text", "strings in arrays"],
+    )
+    def test_the_limits_are_those_of_all_entries_together(self, write, monkeypatch, limit: str, entries) -> None:
+        """Else a file of a million entries, each just small enough, would fill the memory."""
+        monkeypatch.setattr(gguf_reading, limit, 1000)
+        few = small_model(**{f"n{number}": entry for number, entry in enumerate(entries[:1])})
+        assert read_gguf_header(write(few.build(), "few.gguf")).n_tensors == 2
+        many = small_model(**{f"n{number}": entry for number, entry in enumerate(entries)})
+        with pytest.raises(ModelCorruptError, match="more than any real model has"):
+            read_gguf_header(write(many.build(), "many.gguf"))
 
     def test_overwritten_bytes_give_a_header_or_a_clear_error(self, write) -> None:
         whole = small_model().build()

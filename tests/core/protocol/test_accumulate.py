@@ -189,3 +189,15 @@ def test_what_is_wrong_with_a_whole_answer(result: ChatResult, plan: DecodingPla
     else:
         assert fault is not None
         assert said in str(fault.error(max_tokens=None, n_ctx=0))
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "n_ctx", "said"),
+    [(-1, 0, "(no limit known)"), (None, 512, "(n_ctx=512)"), (-1, 512, "(n_ctx=512)"), (8, 0, "(max_tokens=8)")],
+)
+def test_a_cut_answer_names_the_limits_that_there_were(max_tokens: int | None, n_ctx: int, said: str) -> None:
+    """-1 is none: it stands for as many tokens as there is room for."""
+    cut = ChatResult(text='{"x": ', finish_reason="length")
+    fault = find_fault(cut, DecodingPlan(REQUEST, schema={"type": "object"}))
+    assert fault is not None
+    assert said in str(fault.error(max_tokens=max_tokens, n_ctx=n_ctx))

@@ -232,3 +232,8 @@ def test_the_command_for_people_can_be_pasted_and_holds_no_secret() -> None:
     shown = redacted_command(argv, secrets=["hunter3"])
     assert "hunter" not in shown
     assert shlex.split(shown) == ["/my bin/llama-server", "--api-key", "***", "--alias", "*** model"]
+
+
+@pytest.mark.parametrize("flag", ["--api-key", "--hf-token", "-hft"])
+def test_what_follows_the_flag_of_a_key_is_never_shown(flag: str) -> None:
+    assert redacted_command(["llama-server", flag, "hunter2", "-c", "8"]) == f"llama-server {flag} '***' -c 8"
