@@ -60,6 +60,10 @@ def writable_for_all(path: Path) -> None:
     path.chmod(0o777)
 
 
+def writable_for_the_group(path: Path) -> None:
+    path.chmod(0o770)
+
+
 def another_users(path: Path) -> None:
     os.chown(path, 12345, 12345)
 
@@ -68,7 +72,7 @@ def below_writable_for_all(path: Path) -> None:
     path.parent.chmod(0o777)
 
 
-@pytest.mark.parametrize("spoil", [writable_for_all, another_users, below_writable_for_all])
+@pytest.mark.parametrize("spoil", [writable_for_all, writable_for_the_group, another_users, below_writable_for_all])
 def test_unsafe_base_is_passed_over(
     spoil: object, base: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
