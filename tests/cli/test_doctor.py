@@ -52,6 +52,16 @@ def _about(findings: list[dict], what: str, words: str) -> dict:
     return found[0]
 
 
+@pytest.mark.parametrize("name", ["config.json", "models.json"])
+def test_a_broken_file_of_the_user_is_named(command, own_configuration: Path, name: str) -> None:
+    own_configuration.parent.mkdir()
+    own_configuration.with_name(name).write_text('{\n"a": }')
+    code, found = _findings(command)
+    assert code == 1
+    assert str(own_configuration.with_name(name)) in found["model"]["detail"]
+    assert found["model"]["fix"].startswith("Correct")
+
+
 def test_no_runtime(command, micro_model: Path, bare: Path) -> None:
     code, found = _findings(command, "--model", str(micro_model))
     assert code == 1

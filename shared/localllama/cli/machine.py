@@ -14,7 +14,7 @@ from localllama._models.reference import parse_reference
 from localllama._models.store import locate_model
 from localllama._runtime.report import RuntimeReport, RuntimeState, report_runtimes
 from localllama.client import LocalLlamaClient
-from localllama.errors import LocalLlamaError, MissingDependencyError, ModelNotFoundError
+from localllama.errors import ConfigurationError, LocalLlamaError, MissingDependencyError, ModelNotFoundError
 from localllama.settings import SamplingSettings, ServerSettings
 from localllama.types import ChatRequest, Message
 
@@ -163,7 +163,7 @@ def _findings_of_model(model: str | None, *, is_fixing: bool) -> tuple[list[Find
         info = model_info(str(path), None)
     except ModelNotFoundError as error:
         return [Finding("model", "fault", error.message, f"localllama models use {DEMO_MODEL}")], None
-    except MissingDependencyError as error:
+    except (ConfigurationError, MissingDependencyError) as error:  # also a broken file of names or of the configuration
         return [Finding("model", "fault", error.message, error.hint)], None
     except LocalLlamaError as error:
         return [Finding("model", "fault", error.message, _fix_of_damaged(reference))], None

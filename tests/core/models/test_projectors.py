@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from localllama import ChatRequest, LocalLlamaClient, LocalLlamaWarning, Message, SamplingSettings, ServerSettings
+from localllama import (
+    ChatRequest,
+    LocalLlamaClient,
+    LocalLlamaWarning,
+    Message,
+    SamplingSettings,
+    ServerSettings,
+    ServerStartError,
+)
 from localllama._models.hub_checks import HubFile
 from localllama._models.projectors import choose_projector, locate_projector
 from localllama._models.store import locate_model
@@ -144,15 +153,35 @@ def test_a_model_that_is_named_as_a_projector_is_refused_before_the_model_comes(
     assert pull("owner/wrong-GGUF", "--no-projector")[0] == 0
 
 
-def test_text_goes_on_without_a_projector_that_llama_cpp_cannot_load(tmp_path: Path, micro_model: Path) -> None:
+@pytest.fixture
+def served_with_a_bad_projector(tmp_path: Path, micro_model: Path) -> ServerSettings:
+    """A model with a projector beside it that has a header and nothing else."""
     model = tmp_path / "micro.gguf"
     model.write_bytes(micro_model.read_bytes())
     (tmp_path / "mmproj-F16.gguf").write_bytes(PROJECTOR)
     runtime = os.environ.get("LOCALLLAMA_TEST_LLAMA_SERVER", "auto")
-    settings = ServerSettings(model=str(model), runtime=runtime, n_threads=1)
-    request = ChatRequest((Message("user", "Hi"),))
+    return ServerSettings(model=str(model), runtime=runtime, n_threads=1)
+
+
+REQUEST, SHORT = ChatRequest((Message("user", "Hi"),)), SamplingSettings(max_tokens=3)
+
+
+def test_text_goes_on_without_a_projector_that_llama_cpp_cannot_load(served_with_a_bad_projector) -> None:
     with (
-        LocalLlamaClient(settings, sampling=SamplingSettings(max_tokens=3)) as client,
+        LocalLlamaClient(served_with_a_bad_projector, sampling=SHORT) as client,
         pytest.warns(LocalLlamaWarning, match=r"without its projector .*mmproj-F16\.gguf"),
     ):
-        assert client.chat(request).usage.completion_tokens == 3
+        assert client.chat(REQUEST).usage.completion_tokens == 3
+
+
+def test_but_not_without_the_one_that_was_asked_for(served_with_a_bad_projector, tmp_path: Path) -> None:
+    settings = served_with_a_bad_projector.with_changes({"mmproj": str(tmp_path / "mmproj-F16.gguf")})
+    with LocalLlamaClient(settings, sampling=SHORT) as client, pytest.raises(ServerStartError, match="Correct mmproj"):
+        client.chat(REQUEST)
+
+
+def test_turned_off_it_is_not_tried(served_with_a_bad_projector) -> None:
+    settings = served_with_a_bad_projector.with_changes({"mmproj": "off"})
+    with warnings.catch_warnings(), LocalLlamaClient(settings, sampling=SHORT) as client:
+        warnings.simplefilter("error", LocalLlamaWarning)
+        assert client.chat(REQUEST).usage.completion_tokens == 3
