@@ -273,7 +273,7 @@ class ChatChunk:
     Attributes:
         text: The next piece of the answer.
         reasoning: The next piece of the thinking.
-        tool_calls: The next fragments of tool calls.
+        tool_calls: The next fragments of tool calls, at most one of each call.
         index: Which choice this belongs to, where `n` > 1.
         finish_reason: Set on the choice's last content chunk.
         usage: Set on exactly one chunk, the last.

@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 
 from langchain_localllama import ChatLocalLlama
 from localllama import ChatChunk, ModelInfo, ToolCallDelta, Usage
+from support.scripted_server import scripted_server
 
 
 class Report(BaseModel):
@@ -114,6 +115,25 @@ def test_an_agent_may_give_the_object_while_it_still_has_tools(llm: ChatLocalLla
         state = agent.invoke({"messages": "What is the weather?"})
     assert kinds(state["messages"]) == ["human", "ai"]
     assert isinstance(state["structured_response"], Report)
+
+
+@pytest.mark.parametrize("size", [1, 1000], ids=["letters", "whole"])
+def test_a_call_that_the_server_missed_is_streamed_as_one_call(size: int) -> None:
+    call = '<tool_call>{"name": "weather", "arguments": {"city": "rome"}}</tool_call>'
+    with scripted_server() as server, ChatLocalLlama(base_url=server.url) as llm:
+        server.answers = [
+            [{"content": call[start : start + size]} for start in range(0, len(call), size)],
+            [{"content": "Rain."}],
+        ]
+        agent = create_agent(llm, [weather], checkpointer=InMemorySaver())
+        thread: Any = {"configurable": {"thread_id": "1"}}
+        pieces = [part for part, _ in agent.stream({"messages": "hi"}, thread, stream_mode="messages")]
+        messages = agent.get_state(thread).values["messages"]
+    assert kinds(messages) == ["human", "call", "tool", "ai"]
+    (made,) = messages[1].tool_calls
+    assert (made["name"], made["args"]) == ("weather", {"city": "rome"})
+    assert messages[2].tool_call_id == made["id"]
+    assert [chunk["id"] for piece in pieces if isinstance(piece, AIMessageChunk) for chunk in piece.tool_call_chunks] == [made["id"]]  # fmt: skip
 
 
 def test_the_object_as_arguments_of_a_tool(llm: ChatLocalLlama) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,12 +68,14 @@ class ChoiceAccumulator:
         """Add fragments as they came over the wire; returns them as regular deltas.
 
         The first delta of a call has an id, made once where the server sent none or an empty one. Later ones repeat
-        neither id nor name.
+        neither id nor name. There is one delta for each call: who adds up chunks goes by the index, and may not look for a
+        second one of the same index within a chunk.
         """
-        return tuple(self._add_fragment(as_object(item, "delta.tool_calls[]"), make_id) for item in fragments)
+        deltas = [self._add_fragment(as_object(item, "delta.tool_calls[]"), make_id) for item in fragments]
+        return _one_for_each_call(deltas)
 
     def add_deltas(self, deltas: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
-        """Add regular deltas that were read from the text; returns them, with indexes that no other call has."""
+        """Add regular deltas that were read from the text; returns them, one for each call, with indexes of their own."""
         placed = tuple(replace(delta, index=self._place("text", delta.index)) for delta in deltas)
         for delta in placed:
             call = self._calls.get(delta.index)
@@ -82,7 +84,7 @@ class ChoiceAccumulator:
             call.name = call.name or delta.name or ""
             if delta.arguments:
                 call.arguments.append(delta.arguments)
-        return placed
+        return _one_for_each_call(placed)
 
     def _place(self, origin: str, index: int) -> int:
         """The index of a call in the answer: its own, or the next free one where a call of other origin has it."""
@@ -139,6 +141,23 @@ class ChoiceAccumulator:
             id=completion_id,
             system_fingerprint=system_fingerprint,
         )
+
+
+def _one_for_each_call(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCallDelta, ...]:
+    found: dict[int, ToolCallDelta] = {}
+    for delta in deltas:
+        known = found.get(delta.index)
+        found[delta.index] = (
+            delta
+            if known is None
+            else replace(
+                known,
+                id=known.id or delta.id,
+                name=known.name or delta.name,
+                arguments=known.arguments + delta.arguments,
+            )
+        )
+    return tuple(found.values())
 
 
 def _arguments_text(value: Any) -> str:

@@ -27,13 +27,33 @@ from support.golden_streams import fragment
 
 
 def add(choice: ChoiceAccumulator, *fragments: dict[str, Any]) -> tuple[ToolCallDelta, ...]:
+    """Each fragment in a chunk of its own."""
     numbers = itertools.count(1)
-    return choice.add_tool_calls(list(fragments), lambda: f"made{next(numbers)}")
+    added = [choice.add_tool_calls([each], lambda: f"made{next(numbers)}") for each in fragments]
+    return tuple(itertools.chain.from_iterable(added))
 
 
 def calls_of(choice: ChoiceAccumulator) -> list[tuple[str, str, str]]:
     result = choice.result(None, None, None, None, None)
     return [(call.id, call.name, call.arguments) for call in result.tool_calls]
+
+
+def test_a_chunk_has_one_delta_of_each_call() -> None:
+    # Who adds up chunks by the index, as LangChain does, makes two calls of two deltas that come in one chunk.
+    choice = ChoiceAccumulator()
+    deltas = (
+        ToolCallDelta(0, id="a", name="add"),
+        ToolCallDelta(0, arguments='{"n": '),
+        ToolCallDelta(1, id="b", name="ping"),
+        ToolCallDelta(0, arguments="1}"),
+        ToolCallDelta(1, arguments="{}"),
+    )
+    assert choice.add_deltas(deltas) == (ToolCallDelta(0, "a", "add", '{"n": 1}'), ToolCallDelta(1, "b", "ping", "{}"))
+    assert calls_of(choice) == [("a", "add", '{"n": 1}'), ("b", "ping", "{}")]
+    choice = ChoiceAccumulator()
+    fragments = [fragment(0, id="a", name="add"), fragment(0, arguments='{"n"'), fragment(0, arguments=": 1}")]
+    assert choice.add_tool_calls(fragments, str) == (ToolCallDelta(0, "a", "add", '{"n": 1}'),)
+    assert add(choice, fragment(0, arguments=" ")) == (ToolCallDelta(0, arguments=" "),)
 
 
 def test_fragments_of_two_calls_may_alternate() -> None:
@@ -106,7 +126,7 @@ def test_calls_read_from_the_text_stand_behind_those_of_the_wire() -> None:
     add(choice, fragment(0, "{}", id="a", name="get"))
     placed = choice.add_deltas((ToolCallDelta(0, "b", "put"), ToolCallDelta(0, arguments="[]")))
     placed += choice.add_deltas((ToolCallDelta(1, "c", "cut", "0"),))
-    assert [one.index for one in placed] == [1, 1, 2]
+    assert [one.index for one in placed] == [1, 2]
     assert calls_of(choice) == [("a", "get", "{}"), ("b", "put", "[]"), ("c", "cut", "0")]
 
 
