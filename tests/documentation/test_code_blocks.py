@@ -108,7 +108,12 @@ def _fault(words: list[str]) -> str | None:
         if name not in command.commands:
             return f"no command {name}"
         command = command.commands[name]
-    options = {flag: parameter for parameter in command.params for flag in parameter.opts if flag.startswith("-")}
+    options = {
+        flag: parameter
+        for parameter in command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)  # the latter: `--no-this` of `--this`
+        if flag.startswith("-")
+    }
     arguments = 0
     while rest:
         word = rest.pop(0)
