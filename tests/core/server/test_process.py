@@ -123,7 +123,7 @@ def test_log_survives_the_supervisor(run: Run, base: Path) -> None:
     parent_of(server).kill()
     assert server.wait_for_exit(5) == ExitStatus(is_supervisor_lost=True)
     assert server.log_tail() == "important\n"
-    assert not orphan.is_alive()
+    wait_until(lambda: not orphan.is_alive(), what="the end of the killed server")
     assert list(base.iterdir()) == []
 
 
