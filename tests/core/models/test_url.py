@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import hashlib
 import io
 import os
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -177,6 +180,18 @@ def test_a_redirect_is_followed(site: Site) -> None:
     site.cuts = [64]
     assert fetch_model(f"{site.root}/moved/m.gguf").read_bytes() == CONTENT
     assert site.ranges == [None, "bytes=64-"]
+
+
+def test_a_redirect_leads_from_https_to_nothing_less() -> None:
+    redirects = url_module._SecureRedirects()
+    asked = urllib.request.Request("https://a.example/m.gguf")
+    found = (asked, io.BytesIO(), 302, "Found", email.message.Message())
+    for less in ("http://a.example/m.gguf", "ftp://a.example/m.gguf"):
+        with pytest.raises(urllib.error.HTTPError, match="away from https"):
+            redirects.redirect_request(*found, less)
+    followed = redirects.redirect_request(*found, "https://b.example/m.gguf")
+    assert followed is not None
+    assert followed.full_url == "https://b.example/m.gguf"
 
 
 def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
