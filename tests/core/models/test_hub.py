@@ -54,6 +54,21 @@ def test_a_split_model_is_all_its_parts() -> None:
 
 
 # The library reads its settings once, at import, so each case runs in a process of its own.
+def test_a_split_model_is_in_the_cache_with_all_its_parts_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--owner--split" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(COMMIT)
+    first, second = (snapshot / f"m-Q8_0-0000{number}-of-00002.gguf" for number in (1, 2))
+    first.write_bytes(b"")
+    assert locate_model("owner/split:Q8_0") is None
+    second.write_bytes(b"")
+    assert locate_model("owner/split:Q8_0") == first
+
+
 _FETCH = """
 import json, sys, time
 time.sleep = lambda seconds: None  # the library waits 20 s between its attempts to connect
