@@ -16,6 +16,7 @@ from localllama import (
     RequestTimeoutError,
     TimeoutSettings,
 )
+from localllama._protocol.stream import ChatStreamParser
 from localllama._transports.http import AsyncHTTPTransport, HTTPTransport
 from support.golden_streams import DONE, LAST, ROLE, TEXT, delta, progress
 from support.raw_server import END, STALL, STREAM_HEAD, answer, chunk, raw_server
@@ -149,3 +150,20 @@ def test_a_slow_reader_is_not_a_slow_server(twin: Twin, tmp_path: Path) -> None:
             server.endpoint, timeouts=limits(between_tokens=0.2), on_chunk=lambda _: time.sleep(0.25)
         )
     assert error is None
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_the_total_counts_from_the_begin_of_the_call_that_a_request_is_a_part_of(
+    tmp_path: Path, is_streamed: bool
+) -> None:
+    """A call may ask the server several things before the answer; its limit is one for all of them."""
+    with raw_server(tmp_path, [STALL]) as server:
+        transport = HTTPTransport(server.endpoint)
+        call_began = time.monotonic() - 100
+        with pytest.raises(RequestTimeoutError) as caught:
+            if is_streamed:
+                list(transport.stream("/v1/chat/completions", {}, ChatStreamParser(), limits(total=60), call_began))
+            else:
+                transport.get_json("/props", limits(total=60), call_began)
+        transport.close()
+    assert (caught.value.limit, caught.value.seconds) == ("total", 60)
