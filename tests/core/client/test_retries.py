@@ -16,8 +16,10 @@ from localllama import (
     Message,
     ServerBusyError,
     ServerConnectionError,
+    ServerCrashedError,
     ServerSettings,
 )
+from support.fake_llama_server import Behaviour, make_fake_llama_server, recorded
 from support.raw_server import RESET, RawServer, Step, answer, raw_server
 
 HELLO = ChatRequest((Message("user", "Hello"),))
@@ -63,3 +65,24 @@ def test_how_often_it_is_sent(
         error = failure(server, is_async=is_async, max_retries=max_retries)
         assert isinstance(error, expected)
         assert len(server.received) == n_requests
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_call_that_kills_its_server_is_sent_to_the_next_one_and_no_further(
+    tmp_path: Path, micro_model: Path, is_async: bool
+) -> None:
+    program = make_fake_llama_server(tmp_path, Behaviour(die_after_chunks=0))
+    settings = ServerSettings(model=str(micro_model), runtime=str(program))
+
+    async def ask() -> None:
+        async with AsyncLocalLlamaClient(settings) as client:
+            await client.chat(HELLO)
+
+    with pytest.raises(ServerCrashedError):
+        if is_async:
+            asyncio.run(ask())
+        else:
+            with LocalLlamaClient(settings) as client:
+                client.chat(HELLO)
+    asked = [entry for entry in recorded(program, "request") if entry["path"] == "/v1/chat/completions"]
+    assert len(asked) == len(recorded(program, "start")) == 2
