@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import llama_index.core
 import pytest
+from llama_index.core import Settings
 
 from llamaindex.contract import RecordedEvents, recording_events
 from llamaindex_localllama import LocalLlama
 from support.scripted_server import ScriptedServer, scripted_server
+
+
+@pytest.fixture(autouse=True)
+def settings_as_before() -> Iterator[None]:
+    """The global settings of LlamaIndex, put back after each test, whatever it set and in whatever order they run."""
+    before = dict(vars(Settings))
+    tokenizer = llama_index.core.global_tokenizer
+    yield
+    vars(Settings).clear()
+    vars(Settings).update(before)
+    llama_index.core.global_tokenizer = tokenizer
 
 
 @pytest.fixture

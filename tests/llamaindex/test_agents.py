@@ -36,12 +36,9 @@ class Report(BaseModel):
 
 
 @pytest.fixture(autouse=True)
-def settings(scripted_llm: LocalLlama) -> Iterator[None]:
-    """The global settings of LlamaIndex, put back afterwards; its engines read them even where they get an LLM."""
-    before = Settings._llm, Settings._embed_model
+def settings(scripted_llm: LocalLlama) -> None:
+    """LlamaIndex's engines read its global settings even where they get an LLM."""
     Settings.llm, Settings.embed_model = scripted_llm, MockEmbedding(embed_dim=4)
-    yield
-    Settings._llm, Settings._embed_model = before
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-import llama_index.core
 import pytest
 from llama_index.core import Document, PromptTemplate, Settings, SummaryIndex, VectorStoreIndex
 from llama_index.core.agent.workflow import ReActAgent
@@ -28,20 +27,8 @@ FACTS = [
 
 
 @pytest.fixture
-def settings() -> Iterator[None]:
-    """The global settings of LlamaIndex, put back afterwards."""
-    names = ("_llm", "_embed_model", "_callback_manager", "_tokenizer", "_prompt_helper", "_node_parser")
-    before = {name: getattr(Settings, name) for name in names}
-    tokenizer = llama_index.core.global_tokenizer
+def llm(smollm2_model: Path) -> Iterator[LocalLlama]:
     Settings.embed_model = MockEmbedding(embed_dim=4)
-    yield
-    for name, value in before.items():
-        setattr(Settings, name, value)
-    llama_index.core.global_tokenizer = tokenizer
-
-
-@pytest.fixture
-def llm(smollm2_model: Path, settings: None) -> Iterator[LocalLlama]:
     with LocalLlama(model=str(smollm2_model), n_ctx=2048, max_tokens=16, temperature=0, seed=1) as llm:
         Settings.llm = llm
         yield llm
@@ -110,7 +97,8 @@ class TestOnSmolLM2:
         assert str(llm.predict_and_call(tools, "What is the weather in Paris?")) == "It is sunny in Paris."
 
 
-def test_the_models_own_tokenizer_plans_the_window(micro_llm: LocalLlama, settings: None) -> None:
+def test_the_models_own_tokenizer_plans_the_window(micro_llm: LocalLlama) -> None:
+    Settings.embed_model = MockEmbedding(embed_dim=4)
     micro_llm.n_ctx = 4096
     Settings.llm = micro_llm
     Settings.tokenizer = micro_llm.tokenizer
@@ -126,7 +114,7 @@ def test_a_question_that_is_asked_twice_in_a_row(micro_llm: LocalLlama) -> None:
     assert micro_llm.chat([*twice, ChatMessage("Stop.", role="system")]).message.content
 
 
-def test_a_react_agent_calls_its_tool(script: ScriptedServer, settings: None) -> None:
+def test_a_react_agent_calls_its_tool(script: ScriptedServer) -> None:
     def add(a: int, b: int) -> int:
         """Add two numbers."""
         script.deltas = [{"reasoning_content": "Action: none"}, {"content": "Thought: I know.\nAnswer: It is 3."}]

@@ -65,11 +65,18 @@ def warnings_as_notes() -> Iterator[list[str]]:
         yield seen
 
 
+def _silent(_: StartProgress) -> None:
+    """Nobody is there to see it."""
+
+
 @contextmanager
 def starting() -> Iterator[Callable[[StartProgress], None]]:
     """A progress bar on standard error while a model is fetched and loaded; nothing where that is no terminal."""
+    if not errors().is_terminal:  # Rich 13 ends a bar that was never shown with an empty line
+        yield _silent
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=errors(), transient=True, disable=not errors().is_terminal) as progress:
+    with Progress(*columns, console=errors(), transient=True) as progress:
         task = progress.add_task("", total=None, visible=False)
 
         def report(step: StartProgress) -> None:
