@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import struct
-import time
+import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import gguf
+import psutil
 import pytest
 
 from localllama._models import gguf as gguf_module
@@ -105,16 +107,21 @@ class TestReading:
         with pytest.raises(ModelCorruptError, match="cut short"):
             read_gguf_header(path)
 
-    def test_a_vocabulary_of_150k_tokens_takes_a_fraction_of_a_second(self, write) -> None:
+    def test_a_vocabulary_of_150k_tokens_is_passed_over_and_not_read(self, write) -> None:
+        """What that saves in time, `benchmarks/gguf_header.py` measures."""
         vocabulary = [f"tok{number}" for number in range(150_000)]
         merges = [f"to k{number}" for number in range(300_000)]
         entries = {"tokenizer.ggml.tokens": strings(vocabulary), "tokenizer.ggml.merges": strings(merges)}
         model = small_model()
         model.entries |= entries
         path = write(model.build())
-        start = time.perf_counter()
-        assert read_gguf_header(path).n_vocab == 150_000
-        assert time.perf_counter() - start < 0.5  # 0.03 s on an idle machine
+        tracemalloc.start()
+        try:
+            assert read_gguf_header(path).n_vocab == 150_000
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak_bytes < 4 << 20, "450 000 strings would take 20 MiB and more"
 
     def test_a_changed_file_is_read_again_and_an_equal_one_is_not(self, write, monkeypatch) -> None:
         opened: list[str] = []
@@ -159,7 +166,6 @@ class TestDamage:
         whole = small_model().build()
         header_bytes = len(small_model().header())
         chance = random.Random(20)
-        start = time.perf_counter()
         refused = 0
         for number in range(1500):
             damaged = bytearray(whole)
@@ -172,7 +178,6 @@ class TestDamage:
             except ModelCorruptError:
                 refused += 1
         assert refused > 500
-        assert time.perf_counter() - start < 20
 
     @pytest.mark.parametrize(
         ("model", "words"),
@@ -199,10 +204,8 @@ class TestDamage:
         ],
     )
     def test_numbers_that_lie(self, write, model: GGUFBytes, words: str) -> None:
-        start = time.perf_counter()
         with pytest.raises(ModelCorruptError, match=words):
             read_gguf_header(write(model.build()))
-        assert time.perf_counter() - start < 1
 
     @pytest.mark.parametrize(
         ("version", "words"),
@@ -360,17 +363,19 @@ class TestFingerprint:
         model.data = bytes(changed)
         assert model_fingerprint(write(model.build(), "after.gguf")) != before
 
-    def test_a_sparse_file_of_40_gb_is_quick(self, tmp_path: Path) -> None:
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what a process reads")
+    def test_a_file_of_40_gb_is_not_read_whole(self, tmp_path: Path) -> None:
         model = small_model()
         model.tensors = [tensor("w", (10_000_000_000,))]
         path = tmp_path / "huge.gguf"
         with path.open("wb") as file:
             file.write(model.build())
             file.truncate(len(model.header()) + 32 + 40_000_000_000)
-        start = time.perf_counter()
+        process = psutil.Process()
+        before = process.io_counters().read_chars
         model_fingerprint(path)
-        assert time.perf_counter() - start < 0.5
         assert read_gguf_header(path).n_params == 10_000_000_000
+        assert process.io_counters().read_chars - before < 64 << 20
 
 
 def test_head_counts_may_differ_by_layer(write) -> None:
