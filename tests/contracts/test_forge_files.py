@@ -28,9 +28,7 @@ def test_issue_form(name: str) -> None:
 
 
 def test_hooks_run_what_make_runs() -> None:
-    from pre_commit.clientlib import load_config
-
-    config = load_config(str(ROOT / ".pre-commit-config.yaml"))
+    config = read(".pre-commit-config.yaml")
     assert [repo["repo"] for repo in config["repos"]] == ["local"], "a hook from elsewhere needs the network"
     entries = {hook["id"]: hook["entry"] for repo in config["repos"] for hook in repo["hooks"]}
     makefile = (
