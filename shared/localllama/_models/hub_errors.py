@@ -6,6 +6,7 @@ import errno
 import itertools
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -110,6 +111,13 @@ def _is_foreign(error: Exception) -> bool:
     return type(error).__module__.split(".")[0] in _HTTP_LIBRARIES
 
 
+def _is_of_xet(error: Exception) -> bool:
+    """Whether it is what the compiled hf_xet raises for all faults: a RuntimeError, from a frame of huggingface_hub."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    where = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    return isinstance(error, RuntimeError) and where.startswith("huggingface_hub.")
+
+
 def _explained(reference: ModelReference, error: Exception, tries: int) -> ModelError | None:
     """The error in our words; None if it is no fault of the hub, the network or the disk."""
     from huggingface_hub import errors
@@ -134,7 +142,7 @@ def _explained(reference: ModelReference, error: Exception, tries: int) -> Model
             f"{error.strerror or error}" + (f" ({error.filename})." if error.filename else "."),
             hint=CACHE_REMEDY,
         )
-    if _is_foreign(error) or isinstance(error, OSError | errors.HFValidationError):
+    if _is_foreign(error) or _is_of_xet(error) or isinstance(error, OSError | errors.HFValidationError):
         return _failed(reference, _first_line(error), _NETWORK_HINT)
     if _is_telling(error):  # such as a token with a character that no header may have
         return _failed(reference, "the token cannot be sent", "Check HF_TOKEN, or run 'hf auth login'.")

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 from localllama._models.hub import choose_file
+from localllama._models.hub_errors import ask
+from localllama._models.reference import parse_reference
 from localllama._models.splits import split_parts, split_position
 from localllama._models.store import locate_model
+from localllama.errors import ModelNotFoundError
 from support.fake_hub import COMMIT, fake_hub
 from support.gguf_bytes import small_model, string
 
@@ -169,3 +173,18 @@ def test_without_a_network_the_error_says_so(tmp_path: Path, reference: str, env
     answer = fetch(reference, tmp_path, **environment)
     assert answer.get("error") == "ModelNotFoundError"
     assert "HF_HUB_OFFLINE" in answer["text"]
+
+
+def _fail() -> None:
+    raise RuntimeError("the connection to the storage was lost")
+
+
+@pytest.mark.parametrize(
+    ("module", "error"), [("huggingface_hub.file_download", ModelNotFoundError), ("of_the_user", RuntimeError)]
+)
+def test_what_the_compiled_downloader_raises_is_told_from_faults_of_the_user(
+    module: str, error: type[Exception]
+) -> None:
+    call = FunctionType(_fail.__code__, {"__name__": module})
+    with pytest.raises(error, match="connection to the storage was lost"):
+        ask(parse_reference("owner/repo"), call)
