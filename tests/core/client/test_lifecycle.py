@@ -329,7 +329,8 @@ def test_a_cancelled_task_frees_its_slot(make_settings: MakeSettings) -> None:
 
 def _child_asks(client: LocalLlamaClient, parent_server_pid: int, connection: object) -> None:
     text = client.chat(HELLO).text
-    connection.send((bool(text), client.server_pid != parent_server_pid))  # type: ignore[attr-defined]
+    is_own = client.server_pid not in (None, parent_server_pid)
+    connection.send((bool(text), is_own))  # type: ignore[attr-defined]
     client.close()
 
 
