@@ -327,6 +327,21 @@ def test_a_cancelled_task_frees_its_slot(make_settings: MakeSettings) -> None:
     asyncio.run(run())
 
 
+def test_what_was_learned_of_a_server_is_forgotten_with_it(client: LocalLlamaClient) -> None:
+    """Also by a call that still talks to the old one when the new one is there: it must not teach the new one."""
+    client.chat(HELLO)
+    connection = client._connection
+    old = connection.endpoint()
+    connection.notes(old)["learned"] = True
+    assert connection.notes(old)["learned"]
+    os.kill(client.server_pid or 0, signal.SIGKILL)
+    client.chat(HELLO)
+    new = connection.endpoint()
+    assert new.generation == old.generation + 1
+    assert connection.notes(old) == {}
+    assert "learned" not in connection.notes(new)
+
+
 def _child_asks(client: LocalLlamaClient, parent_server_pid: int, connection: object) -> None:
     text = client.chat(HELLO).text
     is_own = client.server_pid not in (None, parent_server_pid)
