@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from localllama._one_shot.output import OutputReader, StopWatch, ThoughtReader, read_counters
+from localllama._one_shot.endpoints import usage_fields
+from localllama._one_shot.output import Counters, OutputReader, StopWatch, ThoughtReader, read_counters
 
 TEXTS = [
     "Hello",
@@ -105,3 +106,17 @@ def test_counters_of_the_generations_of_llama_cpp() -> None:
 slot print_timing: id  0 | task 0 |        eval time =    1588.08 ms /    13 tokens"""
     assert (read_counters(cli).prompt_tokens, read_counters(cli).completion_tokens) == (12, 13)
     assert read_counters("nothing").prompt_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("counters", "expected"),
+    [
+        (Counters(7, 3), {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}),
+        (
+            Counters(7, None),  # the one without the other: both are estimated, four characters a token
+            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "is_estimated": True},
+        ),
+    ],
+)
+def test_usage_adds_up_and_says_where_it_is_an_estimate(counters: Counters, expected: dict[str, object]) -> None:
+    assert usage_fields("a prompt", "an answer", counters) == expected
