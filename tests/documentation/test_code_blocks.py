@@ -54,7 +54,7 @@ def test_blocks_of_a_page_run(page: Path, tmp_path: Path, micro_model: Path, smo
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     printed = {int(part.partition("\n")[0]): part.partition("\n")[2] for part in done.stdout.split("\x1e")[1:]}
