@@ -19,7 +19,7 @@ from support.example_programs import Start
 from support.processes import ProcessIdentity
 from support.waiting import wait_until
 
-LONG = {"text": "Count from one to one thousand, in words.", "max_tokens": 5000}
+LONG: dict[str, Any] = {"text": "Write a very long story about a llama.", "max_tokens": 400}
 
 
 def asker(socket: Path) -> httpx.Client:
@@ -51,19 +51,28 @@ def children(service: subprocess.Popen[str]) -> list[ProcessIdentity]:
     return [ProcessIdentity.of(child.pid) for child in psutil.Process(service.pid).children(recursive=True)]
 
 
-def busy_slots(service: subprocess.Popen[str]) -> int:
-    """How many answers the model's server writes, by its own word, asked at its own socket."""
+def slots(service: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """What the model's server says of its slots, asked at its own socket."""
     for child in psutil.Process(service.pid).children(recursive=True):
         for connection in child.net_connections(kind="unix"):
             path = str(connection.laddr)
             if path.startswith("/") and Path(path).is_socket():
                 try:
                     with asker(Path(path)) as client:
-                        slots = client.get("/slots").json()
+                        found: list[dict[str, Any]] = client.get("/slots").json()
                 except (httpx.HTTPError, ValueError):
                     continue  # the supervisor's
-                return sum(slot["is_processing"] for slot in slots)
+                return found
     raise AssertionError("no server was found")
+
+
+def is_busy(service: subprocess.Popen[str]) -> bool:
+    return any(slot["is_processing"] for slot in slots(service))
+
+
+def most_tokens(service: subprocess.Popen[str]) -> int:
+    """Of the conversation in the fullest slot, with what was written last."""
+    return max(slot.get("n_prompt_tokens", 0) for slot in slots(service))
 
 
 @pytest.mark.smollm2
@@ -88,10 +97,14 @@ def test_a_client_that_goes_away_stops_its_generation(start: Start, tmp_path: Pa
     with asker(tmp_path / "localllama.sock") as client:
         with client.stream("POST", "/ask", json=LONG) as answer:
             assert next(answer.iter_lines()).startswith("data: ")
-            assert busy_slots(service) == 1
-        wait_until(lambda: busy_slots(service) == 0, seconds=30, what="a free slot")
-        with client.stream("POST", "/ask", json={"text": "Hello", "max_tokens": 2}) as answer:
-            assert events(answer.iter_lines())[-1][0] == "done", "the service goes on"
+            wait_until(lambda: is_busy(service), seconds=5, what="the work on it")
+        wait_until(lambda: not is_busy(service), seconds=120, what="a free slot")
+        assert most_tokens(service) < LONG["max_tokens"], "it was written to its end, for nobody"
+        with client.stream("POST", "/ask", json=LONG) as answer:
+            kind, data = events(answer.iter_lines())[-1]
+        assert kind == "done", "the service goes on"
+        assert data["usage"]["output_tokens"] == LONG["max_tokens"]
+        assert most_tokens(service) > LONG["max_tokens"], "an answer to its end can be told from one that was left"
 
 
 @pytest.mark.smollm2
