@@ -46,6 +46,13 @@ class City(BaseModel):
 
 PROMPT = PromptTemplate("Describe {city}.")
 
+
+@pytest.fixture(autouse=True)
+def fresh_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LlamaIndex's text programs put their output parser into the caller's template, and the next caller would have it."""
+    monkeypatch.setattr(PROMPT, "output_parser", None)
+
+
 Predict = Callable[..., list[Any]]
 """Makes one call and returns its objects: one, or those of the stream."""
 
