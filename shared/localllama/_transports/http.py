@@ -266,16 +266,9 @@ class AsyncHTTPTransport(_Base):
         self._close()
         await self._client.aclose()
 
-    @contextlib.asynccontextmanager
-    async def _exchange(
-        self, method: str, path: str, content: bytes | None, clock: CallClock
-    ) -> AsyncIterator[httpx.Response]:
+    def _exchange(self, method: str, path: str, content: bytes | None, clock: CallClock) -> _AsyncExchange:
         request = self._client.build_request(method, path, content=content, **_extras(content, clock))
-        response = await self._client.send(request, stream=True)
-        try:
-            yield response
-        finally:
-            await response.aclose()
+        return _AsyncExchange(self._client, request)
 
     async def _json(
         self, method: str, path: str, content: bytes | None, timeouts: TimeoutSettings, began: float | None
@@ -286,6 +279,27 @@ class AsyncHTTPTransport(_Base):
                 if response.status_code != _OK:
                     raise error_from_response(response.status_code, await _abounded(response.aiter_bytes()))
                 return _decoded(path, await response.aread())
+
+
+class _AsyncExchange:
+    """A request and the closing of its response.
+
+    No generator: at the end of a loop asyncio closes all async generators, in an order of chance, and one that is closed
+    before the one that waits in it makes an error of its end.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
+        self._client = client
+        self._request = request
+        self._response: httpx.Response | None = None
+
+    async def __aenter__(self) -> httpx.Response:
+        self._response = await self._client.send(self._request, stream=True)
+        return self._response
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._response is not None:
+            await self._response.aclose()
 
 
 def probe_health(endpoint: Endpoint, timeout_seconds: float) -> Literal["ready", "loading", "unreachable"]:
