@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,12 @@ hypothesis.settings.load_profile("localllama")
 _FOREIGN_PREFIXES = ("LLAMA_", "LOCALLLAMA_", "GGML_", "LANGCHAIN_", "LANGSMITH_", "LC_")
 
 
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background lets them, and every program that they start, ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of SmolLM2, so that they can run alone: on a busy machine its threads wait for each other."""
     for item in items:
@@ -45,6 +53,14 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Temp
         if name.startswith(_FOREIGN_PREFIXES) and not name.startswith(("LOCALLLAMA_TEST_", "LC_ALL", "LC_CTYPE")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LOCALLLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "localllama-cache"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_about_yet() -> None:
+    """Each runtime is warned about once in a process, and so by the first test that meets it."""
+    start = sys.modules.get("localllama._server.start")
+    if start is not None:
+        start._warned_about.clear()
 
 
 @pytest.fixture(autouse=True)
