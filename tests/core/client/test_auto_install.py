@@ -65,6 +65,7 @@ class Homebrew:
 def brew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Homebrew:
     """No runtime, and no package manager but this one; pip is out of reach, since only it would reach a network."""
     homebrew = Homebrew(tmp_path)
+    monkeypatch.delenv("LOCALLLAMA_TEST_LLAMA_SERVER", raising=False)  # nor the one that other tests are run on
     monkeypatch.setenv("PATH", str(homebrew.path))
     monkeypatch.setenv("LOCALLLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(resolve, "_PREFIXES", ())
