@@ -133,7 +133,7 @@ class _TerminalScreen:
         self._progress: Any = Progress(
             BarColumn(bar_width=20),
             TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
+            console=Console(stderr=True, emoji=False),
             transient=True,
             auto_refresh=False,
             redirect_stdout=False,

@@ -119,6 +119,13 @@ def test_a_conversation_with_an_interrupted_answer(terminal: Terminal, tmp_path:
     turns = json.loads(saved.read_text())
     assert [turn["role"] for turn in turns] == ["user", "assistant"]
     assert turns[0]["content"] == "Hello"
+    terminal.type(f"/save {saved}\n")
+    terminal.expect("(saved in")
+    other = tmp_path / "other.txt"
+    other.write_text("IMPORTANT")
+    terminal.type(f"/save {other}\n")
+    terminal.expect("there already")
+    assert other.read_text() == "IMPORTANT"
     terminal.type("/reset\n")
     terminal.expect("(forgotten)")
     terminal.type("/nonsense\n")

@@ -69,3 +69,18 @@ def test_removing_says_what_goes_and_asks(command, tmp_path: Path, monkeypatch) 
     assert "5.0 kB are free again" in removed.err
     assert not file.exists()
     assert command("models", "rm", "smollm2-135m", "--yes").code == 3
+
+
+def test_paths_are_printed_as_they_are(command, micro_model: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a:x:b [red]c"
+    odd.mkdir()
+    (odd / "m.gguf").symlink_to(micro_model)
+    assert command("models", "where", str(odd / "m.gguf")).out == f"{odd / 'm.gguf'}\n"
+    assert str(odd / "no.gguf") in command("models", "where", str(odd / "no.gguf")).err
+
+
+def test_a_name_that_is_taken_out_and_still_the_default_is_told(command, micro_model: Path) -> None:
+    command("models", "add", "mine", str(micro_model))
+    command("models", "use", "mine")
+    assert "models add mine --remove" in command("models", "rm", "mine", "--yes").err
+    assert f"localllama models use {micro_model}" in command("models", "add", "mine", "--remove").err

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(environ: dict[str, str]) -> None:
@@ -54,3 +57,21 @@ def test_a_stored_model_is_removed_and_nobody_elses(command, tmp_path: Path, mon
 def test_the_catalog_has_the_models_of_the_hub(command) -> None:
     listed = json.loads(command("models", "list", "--json").out)
     assert {"smollm2-135m", "qwen2.5-coder-7b", "gpt-oss-20b"} <= {model["name"] for model in listed}
+
+
+@pytest.mark.parametrize("arguments", [("models", "list"), ("runtime",)])
+def test_a_table_whose_reader_has_enough_is_no_failure(environ: dict[str, str], arguments: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)  # nobody reads at all
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", "localllama", *arguments],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            env=environ,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (answer.returncode, answer.stderr) == (0, b"")

@@ -10,6 +10,7 @@ from pathlib import Path
 from localllama.errors import ModelError, ModelNotFoundError
 
 from .catalog import catalog_entry
+from .own_models import own_model
 from .reference import ModelReference, parse_reference
 from .store import store_directory
 
@@ -49,9 +50,9 @@ def plan_removal(reference: str, *, is_forced: bool = False) -> Removal:
         return _plan_of_hub(parsed, is_forced=is_forced)
     if parsed.kind in ("path", "package"):
         owner = "a file of yours" if parsed.kind == "path" else "part of an installed package"
-        raise ModelError(
-            f"{reference} is {owner}, so localllama does not remove it.", hint="Remove it with what brought it."
-        )
+        is_name = own_model(reference) is not None
+        way = f"localllama models add {reference} --remove" if is_name else "Remove it with what brought it."
+        raise ModelError(f"{reference} is {owner}, so localllama does not remove it.", hint=way)
     directory = _store_directory_of(parsed)
     files = tuple(sorted(path for path in directory.rglob("*") if path.is_file() and path.name != _LOCK))
     if not files:

@@ -198,8 +198,8 @@ class _ProgramAnswer:
         outcome = Outcome(is_ended_by_model=True, counters=Counters()) if watch.has_stopped else self._outcome
         n_made = outcome.counters.completion_tokens
         is_cut = not outcome.is_ended_by_model
-        if is_cut and self._program.is_chat_client:
-            # It does not say why it ended.
+        if is_cut and (self._program.is_chat_client or not any(whole)):
+            # It does not say why it ended; without a word it was hardly the limit.
             is_cut = n_made is not None and n_made >= job.n_predict > 0
         usage = usage_fields(job.prompt, "".join(whole), outcome.counters)
         counters = None if usage.get("is_estimated") else outcome.counters

@@ -148,7 +148,7 @@ def install_runtime(
     environ: Mapping[str, str],
     *,
     run: Callable[[Sequence[str]], int],
-    ask: Callable[[Sequence[str]], int],
+    ask: Callable[[Sequence[str]], tuple[int, str]],
     announce: Callable[[Method, Sequence[str]], bool],
     fault_of: Callable[[Method], str | None],
     allow_sudo: bool = False,
@@ -160,7 +160,7 @@ def install_runtime(
         methods: From `methods_for`.
         environ: PATH is read from it.
         run: Runs an installer with its output shown; returns its exit code.
-        ask: Runs a question to an index, quietly; returns its exit code.
+        ask: Runs a question to an index, quietly; returns its exit code and the last words of its standard error.
         announce: Shows a command before it runs; False passes it over.
         fault_of: Loads a model with what a method has installed; None if that went well, else why it did not.
         allow_sudo: Use sudo where root is needed.
@@ -186,7 +186,7 @@ def install_runtime(
     told = "; ".join(f"{attempt.method}: {attempt.detail or attempt.outcome}" for attempt in attempts)
     raise LlamaRuntimeError(
         f"No method led to a llama.cpp that works. {told}",
-        hint="See the output above; localllama doctor says what is there.",
+        hint="localllama doctor says what is there.",
     )
 
 
@@ -194,7 +194,7 @@ def _attempt(
     method: Method,
     command: tuple[str, ...] | None,
     run: Callable[[Sequence[str]], int],
-    ask: Callable[[Sequence[str]], int],
+    ask: Callable[[Sequence[str]], tuple[int, str]],
     announce: Callable[[Method, Sequence[str]], bool],
     environ: Mapping[str, str],
     *,
@@ -204,8 +204,11 @@ def _attempt(
         return Attempt(method.name, (), "missing", f"{method.program or 'pip'} is not on this machine")
     if method.question:
         question = (_program(method.program, environ) or method.program, *method.question)
-        if ask(question) != 0:
-            return Attempt(method.name, command, "unknown package", f"its index has no {method.command[-1]}")
+        code, words = ask(question)
+        if code:
+            # No manager tells a package that it does not know from an index that it cannot read, so its words are told.
+            said = f" ({words})" if words else ""
+            return Attempt(method.name, command, "unknown package", f"its index gives no {method.command[-1]}{said}")
     if method.needs_root and not may_write:
         return Attempt(
             method.name,

@@ -15,6 +15,7 @@ __all__ = ["ask_quietly", "fault_of_runtime"]
 
 NOT_STARTED = 126
 """As a shell's exit code for a program that could not be started."""
+_LONGEST_WORD = 200  # characters
 _CHECK = """
 import os, sys
 sys.path.extend(path for path in sys.argv[3].split(os.pathsep) if path not in sys.path)
@@ -30,14 +31,16 @@ except LocalLlamaError as error:
 """
 
 
-def ask_quietly(command: Sequence[str]) -> int:
-    """Run a question to an index; its exit code."""
+def ask_quietly(command: Sequence[str]) -> tuple[int, str]:
+    """Run a question to an index; its exit code, and the last line that it wrote to its standard error."""
     try:
-        return subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-        ).returncode
-    except OSError:
-        return NOT_STARTED
+        answer = subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+    except OSError as error:
+        return NOT_STARTED, error.strerror or str(error)
+    lines = answer.stderr.decode("utf-8", "replace").strip().splitlines()
+    return answer.returncode, lines[-1][:_LONGEST_WORD] if lines else ""
 
 
 def fault_of_runtime(runtime: str, model: Path) -> str | None:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, Task, TextColumn, TransferSpeedColumn
+from rich.text import Text
 
 from localllama.errors import LocalLlamaWarning
 from localllama.types import StartProgress
@@ -21,16 +22,30 @@ __all__ = ["errors", "output", "print_json", "shown_bytes", "starting", "warning
 _KILO = 1000
 
 
+class _Console(Console):
+    """Prints names as they are: to Rich, `:x:` in a path is an emoji. A pipe that was closed is for `_errors` to judge."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class _Amount(DownloadColumn):
+    """How much has come; nothing where nothing is fetched."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.completed or task.total else Text()
+
+
 @lru_cache
 def errors() -> Console:
     """The console for people. Rich heeds NO_COLOR, TERM=dumb and whether it is a terminal."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False, emoji=False)
 
 
 @lru_cache
 def output() -> Console:
     """The console for results."""
-    return Console(soft_wrap=True, highlight=False)
+    return _Console(soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
@@ -75,7 +90,7 @@ def starting() -> Iterator[Callable[[StartProgress], None]]:
     if not errors().is_terminal:  # Rich 13 ends a bar that was never shown with an empty line
         yield _silent
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TransferSpeedColumn())
     with Progress(*columns, console=errors(), transient=True) as progress:
         task = progress.add_task("", total=None, visible=False)
 

@@ -163,6 +163,7 @@ class _Conversation:
         self._client = client
         self._begin = [Message("system", system)] if system else []
         self._turns = list(self._begin)
+        self._saved: set[Path] = set()
 
     def run(self) -> None:
         _load_line_editing()
@@ -201,11 +202,18 @@ class _Conversation:
 
     def _save(self, name: str) -> None:
         turns = [{"role": turn.role, "content": turn.content} for turn in self._turns]
+        path = Path(name).expanduser().absolute()
         try:
-            Path(name).expanduser().write_text(json.dumps(turns, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            # Over what this conversation has saved before, and over nothing else.
+            with path.open("w" if path in self._saved else "x", encoding="utf-8") as file:
+                file.write(json.dumps(turns, ensure_ascii=False, indent=2) + "\n")
+        except FileExistsError:
+            errors().print(f"{name} is there already: /save with another name", style="red", markup=False)
+            return
         except OSError as error:
             errors().print(f"{name} cannot be written: {error.strerror}", style="red", markup=False)
             return
+        self._saved.add(path)
         errors().print(f"(saved in {name})", style="dim", markup=False)
 
     def _answer(self, line: str) -> None:

@@ -104,6 +104,10 @@ def add(
     if reference is None:
         gone = remove_own_model(name)
         errors().print(f"{gone.name} is no name any more; it stood for {gone.reference}.", markup=False)
+        if chosen_model(None)[0] == gone.name:
+            errors().print(
+                f"It is still your default: `localllama models use {gone.reference}` sets another.", markup=False
+            )
         return
     added = add_own_model(OwnModel(name, reference, context, licence, description), is_replacing=is_replacing)
     errors().print(f"{added.name} stands for {added.reference} ({own_models_path()}).", markup=False, highlight=False)

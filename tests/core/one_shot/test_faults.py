@@ -117,8 +117,9 @@ def test_characters_in_pieces(client_of: MakeClient) -> None:
     assert result.usage.is_estimated, "this program counts nothing"
 
 
-def test_success_without_text_is_an_empty_answer_and_a_warning(client_of: MakeClient) -> None:
-    with client_of("out.write(b' [end of text]\\n\\n\\n')") as client:
+@pytest.mark.parametrize("written", [r"out.write(b' [end of text]\n\n\n')", "pass"], ids=["its end", "nothing"])
+def test_success_without_text_is_an_empty_answer_and_a_warning(client_of: MakeClient, written: str) -> None:
+    with client_of(written) as client:
         with pytest.warns(LocalLlamaWarning, match="wrote no text"):
             result = client.chat(HELLO)
     assert (result.text, result.finish_reason) == ("", "stop")
