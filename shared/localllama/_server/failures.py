@@ -35,7 +35,7 @@ class StartFailure:
     hint: str
 
 
-_NEXT_RUNTIME = 'Update or reinstall llama.cpp, or use the embedded runtime: pip install "localllama[runtime]"'
+NEXT_RUNTIME = 'Update or reinstall llama.cpp, or use the embedded runtime: pip install "localllama[runtime]"'
 _FIX_SETTING = "Correct the setting."
 _SMALLER = "Use a smaller model or quantization, a smaller n_ctx, fewer parallel slots or fewer n_gpu_layers."
 _FETCH_AGAIN = "Fetch or copy the file again, and compare its size or checksum with the source's."
@@ -43,14 +43,14 @@ _FETCH_AGAIN = "Fetch or copy the file again, and compare its size or checksum w
 # In the order in which they are looked for: what is said in passing by many failures comes after what explains one.
 _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     # The program's own limits.
-    ("runtime", r"error: invalid argument: [^\n]+", _NEXT_RUNTIME),
-    ("runtime", r"the argument has been removed\.[^\n]*", _NEXT_RUNTIME),
+    ("runtime", r"error: invalid argument: [^\n]+", NEXT_RUNTIME),
+    ("runtime", r"the argument has been removed\.[^\n]*", NEXT_RUNTIME),
     # A file that is newer than the build: another build may know it, and our own reader has found no fault with it.
-    ("runtime", r"unknown (?:model architecture|pre-tokenizer type|tokenizer): '[^'\n]*'", _NEXT_RUNTIME),
-    ("runtime", r"this GGUF file is version \d+ but this software only supports up to version \d+", _NEXT_RUNTIME),
-    ("runtime", r"tensor '[^'\n]*' has invalid ggml type [^\n]+", _NEXT_RUNTIME),
+    ("runtime", r"unknown (?:model architecture|pre-tokenizer type|tokenizer): '[^'\n]*'", NEXT_RUNTIME),
+    ("runtime", r"this GGUF file is version \d+ but this software only supports up to version \d+", NEXT_RUNTIME),
+    ("runtime", r"tensor '[^'\n]*' has invalid ggml type [^\n]+", NEXT_RUNTIME),
     ("runtime", r"error: cannot load xllamacpp[^\n]*", 'Run: pip install --force-reinstall "localllama[runtime]"'),
-    ("runtime", r"no backends are loaded[^\n]*", _NEXT_RUNTIME),
+    ("runtime", r"no backends are loaded[^\n]*", NEXT_RUNTIME),
     # Where it was to listen.
     ("address", r"couldn't bind HTTP server socket[^\n]*", "Try again."),
     # Memory, of either kind. Before "failed to create context", which follows in the log.
@@ -94,6 +94,7 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
 )
 _COMPILED = tuple((kind, re.compile(pattern), hint) for kind, pattern, hint in _RULES)
 # Timestamp, level and part of the program, as b11434 prints them: "0.00.007.339 E srv    load_model: ".
+_LONGEST_LINE = 300  # characters
 _LOG_PREFIX = re.compile(r"^\d+(?:\.\d+){3} [A-Z] (?:\w{3} +)?")
 _LAST_WORDS = re.compile(
     r"^(?:\d+(?:\.\d+){3} E [^\n]+|[^\n]*GGML_ASSERT\([^\n]+|(?:terminate called|error:)[^\n]+)", re.MULTILINE
@@ -116,11 +117,11 @@ def classify_start_failure(exit_code: int | None, signal_number: int | None, log
         signal_number = signal_behind(exit_code)
     fault = loader_fault(log_tail)
     if fault is not None:
-        return StartFailure("runtime", fault, _NEXT_RUNTIME)
+        return StartFailure("runtime", fault, NEXT_RUNTIME)
     name = signal_name(signal_number) if signal_number is not None else ""
     words = fault_words(exit_code, signal_number)
     if words and (name in _CANNOT_RUN_SIGNALS or (not name and (exit_code or 0) % 2**32 in _CANNOT_RUN_CODES)):
-        return StartFailure("runtime", words, _NEXT_RUNTIME)
+        return StartFailure("runtime", words, NEXT_RUNTIME)
     for kind, pattern, hint in _COMPILED:
         match = pattern.search(log_tail)
         if match:
@@ -129,11 +130,17 @@ def classify_start_failure(exit_code: int | None, signal_number: int | None, log
         return StartFailure("resources", "it was killed, most likely because memory ran out", _SMALLER)
     said = _LAST_WORDS.findall(log_tail)
     if name in _CRASHES and not said:
-        return StartFailure("runtime", words or "it crashed", _NEXT_RUNTIME)
+        return StartFailure("runtime", words or "it crashed", NEXT_RUNTIME)
     if exit_code == 0 and not name:
-        return StartFailure("runtime", "it ended by itself, without a word of complaint", _NEXT_RUNTIME)
-    reason = f"it last said: {_sentence(said[-1])}" if said else words or "it gave no reason"
+        return StartFailure("runtime", "it ended by itself, without a word of complaint", NEXT_RUNTIME)
+    last = said[-1] if said else "" if words else _last_line(log_tail)
+    reason = f"it last said: {_sentence(last)}" if last else words or "it gave no reason"
     return StartFailure("unknown", reason, "Run the command by hand to see more.")
+
+
+def _last_line(text: str) -> str:
+    lines = text.split("\n")
+    return next((line[-_LONGEST_LINE:] for line in reversed(lines) if line.strip()), "")
 
 
 def _sentence(text: str) -> str:

@@ -38,7 +38,7 @@ from localllama.types import Endpoint, ModelInfo, StartProgress
 from .checks import check_setting_files
 from .command import child_environment, redacted_command, server_arguments
 from .ended import describe_exit, last_lines
-from .failures import StartFailure, classify_start_failure
+from .failures import NEXT_RUNTIME, StartFailure, classify_start_failure
 from .lesser_rungs import refuse_open_port, warn_of_rung
 from .private_directory import make_private_directory, remove_private_directory
 from .process import ExitStatus, LaunchPlan, ServerProcess, launch
@@ -331,9 +331,11 @@ def _start_failed(request: StartRequest, runtime: Runtime, status: ExitStatus, l
     failure = classify_start_failure(status.exit_code, status.signal_number, log)
     tail = last_lines(log)
     how = describe_exit(status)
-    if failure.kind == "runtime":
+    # A program that answers once has nothing but its trial to fail in; the next rung may do better, as `doctor` says.
+    if failure.kind == "runtime" or (failure.kind == "unknown" and runtime.kind == "one-shot"):
+        hint = failure.hint if failure.kind == "runtime" else NEXT_RUNTIME
         return RuntimeBrokenError(
-            f"{runtime.origin} {how}: {failure.reason}", hint=failure.hint, runtime=runtime.origin, log_tail=tail
+            f"{runtime.origin} {how}: {failure.reason}", hint=hint, runtime=runtime.origin, log_tail=tail
         )
     if failure.kind == "model":
         return ModelCorruptError(
