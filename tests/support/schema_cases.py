@@ -233,3 +233,15 @@ SCHEMA_CASES: dict[str, list[dict[str, Any]]] = {
     "bounds": [{"type": "string", "minLength": 2100, "maxLength": 2200}],
     "anything": [{"type": "array", "items": {}, "maxItems": 3}],
 }
+
+AWKWARD_NAMES = (
+    "get weather",
+    'say "hi"',
+    "größe 日付",
+    "back\\slash \\\\",
+    "tab\tname",
+    "it's: {a} [b]",
+    "e\u0301 👍🏽",
+    "del\x7f",
+)
+"""Names of tools and of members that a grammar or a template has to escape."""

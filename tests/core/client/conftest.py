@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from localllama import ServerSettings
+from localllama import LocalLlamaClient, SamplingSettings, ServerSettings
+from support.scripted_server import ScriptedServer, scripted_server
 
 MakeSettings = Callable[..., ServerSettings]
 
@@ -30,3 +31,16 @@ def make_settings(micro_model: Path, request: pytest.FixtureRequest) -> MakeSett
         return settings
 
     return make
+
+
+@pytest.fixture
+def script() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
+        yield running
+
+
+@pytest.fixture
+def client(script: ScriptedServer) -> Iterator[LocalLlamaClient]:
+    """A client of a server that says what a test has it say."""
+    with LocalLlamaClient(ServerSettings(base_url=script.url), sampling=SamplingSettings(max_tokens=500)) as made:
+        yield made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from localllama import (
     ToolSpec,
 )
 from support.gbnf_reading import Grammar
-from support.scripted_server import ScriptedServer, scripted_server
+from support.scripted_server import ScriptedServer
 
 MakeSettings = Callable[..., ServerSettings]
 TOKENS_OF_ONE_ANSWER = 18
@@ -42,18 +42,6 @@ ADD = ToolSpec(
     {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1, "maximum": 5}}, "required": ["a"]},
 )
 PING = ToolSpec("ping", "Takes nothing.")
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
-def client(script: ScriptedServer) -> Iterator[LocalLlamaClient]:
-    with LocalLlamaClient(ServerSettings(base_url=script.url), sampling=SamplingSettings(max_tokens=500)) as made:
-        yield made
 
 
 def says(text: str) -> list[dict[str, Any]]:

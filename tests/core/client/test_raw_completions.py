@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from localllama import (
     TextPart,
     ToolSpec,
 )
-from support.scripted_server import ScriptedServer, scripted_server
+from support.schema_cases import AWKWARD_NAMES
+from support.scripted_server import ScriptedServer
 
 MakeSettings = Callable[..., ServerSettings]
 
@@ -33,16 +34,6 @@ CHANNELS = (
     "{#- <|channel|>analysis -#}{%- if add_generation_prompt -%}<|start|>assistant{%- endif -%}"
 )
 """llama.cpp knows this family by its `<|channel|>`; a model that writes no channels escapes the grammar of its parser."""
-NAMES = (
-    "get weather",
-    'say "hi"',
-    "größe 日付",
-    "back\\slash \\\\",
-    "tab\tname",
-    "it's: {a} [b]",
-    "e\u0301 👍🏽",
-    "del\x7f",
-)
 PARAMETERS = {
     "type": "object",
     "properties": {
@@ -58,18 +49,6 @@ ADD = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "
 ASK = ChatRequest((Message("user", "1?"),), tools=(ADD,))
 
 
-@pytest.fixture
-def script() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
-def client(script: ScriptedServer) -> Iterator[LocalLlamaClient]:
-    with LocalLlamaClient(ServerSettings(base_url=script.url), sampling=SamplingSettings(max_tokens=500)) as made:
-        yield made
-
-
 def words(*texts: str) -> list[dict[str, Any]]:
     return [{"content": text} for text in texts]
 
@@ -78,16 +57,16 @@ def test_names_and_constants_with_blanks_and_quotes_hold(make_settings: MakeSett
     # A llama.cpp with llguidance writes the byte 0xE2 for the blank, where /completion is given the schema itself.
     template = tmp_path / "channels.jinja"
     template.write_text(CHANNELS)
-    tools = tuple(ToolSpec(name, "Does it.", PARAMETERS) for name in NAMES)
+    tools = tuple(ToolSpec(name, "Does it.", PARAMETERS) for name in AWKWARD_NAMES)
     sampling = SamplingSettings(max_tokens=400, temperature=1.0, extra_body={"logit_bias": [[0, False], [1, False]]})
     with LocalLlamaClient(make_settings(chat_template_file=str(template)), sampling=sampling) as client:
-        for seed, name in enumerate(NAMES):
+        for seed, name in enumerate(AWKWARD_NAMES):
             request = ChatRequest((Message("user", f"Seed {seed}."),), tools=tools, tool_choice=name)
             (call,) = client.chat(request, sampling=sampling.merged({"seed": seed})).tool_calls
             assert call.name == name
             jsonschema.validate(json.loads(call.arguments), PARAMETERS)
         request = ChatRequest((Message("user", "Any."),), tools=tools, tool_choice="required", parallel_tool_calls=True)
-        assert {call.name for call in client.chat(request).tool_calls} <= set(NAMES)
+        assert {call.name for call in client.chat(request).tool_calls} <= set(AWKWARD_NAMES)
 
 
 @pytest.mark.parametrize("value", ["New York", 'a "b" \\', "日 本"])

@@ -15,18 +15,7 @@ from localllama._protocol.envelope import Envelope
 from localllama._protocol.gbnf import grammar_of
 from localllama._protocol.schemas import GenerationBounds, check_instance, prepare_schema
 from support.gbnf_reading import Grammar
-from support.schema_cases import SCHEMA_CASES
-
-NAMES = (
-    "get weather",
-    'say "hi"',
-    "größe 日付",
-    "back\\slash \\\\",
-    "tab\tname",
-    "it's: {a} [b]",
-    "e\u0301 👍🏽",
-    "del\x7f",
-)
+from support.schema_cases import AWKWARD_NAMES, SCHEMA_CASES
 
 
 def grammar(schema: dict[str, Any], **bounds: int) -> Grammar:
@@ -128,10 +117,10 @@ def test_a_constant_is_itself(value: Any) -> None:
 
 
 def test_the_names_of_tools_are_written_as_they_are() -> None:
-    tools = tuple(ToolSpec(name, "", prepare_schema({"const": {}}).for_server) for name in NAMES)
+    tools = tuple(ToolSpec(name, "", prepare_schema({"const": {}}).for_server) for name in AWKWARD_NAMES)
     for is_parallel in (False, True):
         made = Grammar(grammar_of(Envelope(tools, is_parallel=is_parallel, has_answer=True).schema()))
-        for name in NAMES:
+        for name in AWKWARD_NAMES:
             assert made.accepts(compact({"name": name, "arguments": {}}))
             assert not made.accepts(compact({"name": f"{name}x", "arguments": {}}))
             assert made.accepts(compact([{"name": name, "arguments": {}}] * 8)) == is_parallel

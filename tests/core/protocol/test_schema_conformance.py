@@ -37,35 +37,24 @@ def client(micro_model: Path) -> Iterator[LocalLlamaClient]:
         yield client
 
 
-def generate(client: LocalLlamaClient, schema: Mapping[str, Any], seed: int) -> ChatResult:
-    sampling = SamplingSettings(
-        max_tokens=MAX_TOKENS,
-        seed=seed,
-        temperature=TEMPERATURES[seed % len(TEMPERATURES)],
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        extra_body={
-            # Past the client, which prepares a response_format itself.
-            "response_format": {"type": "json_schema", "json_schema": {"schema": dict(schema)}},
-            "logit_bias": [[token, False] for token in BANNED_TOKENS],
-        },
+def sampling(seed: int, **changes: Any) -> SamplingSettings:
+    """Noise: nothing is cut off from what the grammar lets through, but for the banned tokens."""
+    extra_body = {"logit_bias": [[token, False] for token in BANNED_TOKENS], **changes.pop("extra_body", {})}
+    temperature = TEMPERATURES[seed % len(TEMPERATURES)]
+    wide = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    return SamplingSettings(
+        max_tokens=MAX_TOKENS, seed=seed, temperature=temperature, extra_body=extra_body, **wide, **changes
     )
-    return client.chat(ChatRequest((Message("user", f"Seed {seed}."),)), sampling=sampling)
+
+
+def generate(client: LocalLlamaClient, schema: Mapping[str, Any], seed: int) -> ChatResult:
+    # Past the client, which prepares a response_format itself.
+    form = {"response_format": {"type": "json_schema", "json_schema": {"schema": dict(schema)}}}
+    return client.chat(ChatRequest((Message("user", f"Seed {seed}."),)), sampling=sampling(seed, extra_body=form))
 
 
 def generate_raw(client: LocalLlamaClient, schema: Mapping[str, Any], seed: int) -> ChatResult:
-    sampling = SamplingSettings(
-        max_tokens=MAX_TOKENS,
-        seed=seed,
-        temperature=TEMPERATURES[seed % len(TEMPERATURES)],
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        grammar=grammar_of(schema),
-        extra_body={"logit_bias": [[token, False] for token in BANNED_TOKENS]},
-    )
-    return client.complete(f"Seed {seed}.", sampling=sampling)
+    return client.complete(f"Seed {seed}.", sampling=sampling(seed, grammar=grammar_of(schema)))
 
 
 def answers(client: LocalLlamaClient, schema: Mapping[str, Any], sent: Mapping[str, Any]) -> list[CheckResult]:
