@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localllama._whole_file import write_json
 from localllama.errors import MissingDependencyError, ModelError, ModelNotFoundError
 
 from .hub import is_model_name, locate_hub_model
@@ -151,7 +150,4 @@ def _write_noted(repo: str, names: set[str]) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps(sorted(names)))
-    os.replace(unfinished, path)
+    write_json(path, sorted(names))

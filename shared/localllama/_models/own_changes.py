@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from localllama._whole_file import write_json
 from localllama.errors import ConfigurationError, ModelNotFoundError
 from localllama.settings import nearest_name_hint
 
@@ -88,7 +85,7 @@ def _open_for_change() -> Iterator[dict[str, OwnModel]]:
         with FileLock(path.with_name(f".{path.name}.lock"), mode=0o600):
             models = read_own_models()
             yield models
-            _write(path, {model.name: _as_entry(model) for model in models.values()})
+            write_json(path, {model.name: _as_entry(model) for model in models.values()}, indent=2)
     except OSError as error:
         if isinstance(error, ConfigurationError | ModelNotFoundError):
             raise
@@ -103,18 +100,3 @@ def _as_entry(model: OwnModel) -> dict[str, Any]:
         "description": model.description,
     }
     return {key: value for key, value in entry.items() if value}
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    descriptor, unfinished = tempfile.mkstemp(
-        prefix=f".{path.name}.", dir=path.parent
-    )  # 0600: an address may have a token
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise

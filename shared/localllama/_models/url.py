@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from localllama._whole_file import write_json
 from localllama.errors import ConfigurationError, ModelCorruptError, ModelError, ModelNotFoundError
 
 from .files import sha256_of
@@ -277,10 +278,7 @@ def _record(target: Path) -> dict[str, Any]:
 
 
 def _write_record(target: Path, values: dict[str, Any]) -> None:
-    path = target.with_name(f"{target.name}.json")
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(json.dumps(values), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_json(target.with_name(f"{target.name}.json"), values)
 
 
 def _extent(response: Any, start: int) -> tuple[bool, int | None]:

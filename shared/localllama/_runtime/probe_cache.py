@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from localllama._whole_file import write_json
 
 from .cache_directory import cache_directory
 
@@ -95,14 +96,4 @@ def _entries() -> dict[str, Any]:
 
 def _write(entries: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
-        directory = cache_directory(os.environ)
-        # `mkstemp` makes it for this user alone.
-        descriptor, path = tempfile.mkstemp(prefix=f".{_FILE_NAME}-", dir=directory)
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                json.dump(entries, file)
-            os.replace(path, directory / _FILE_NAME)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
-            raise
+        write_json(cache_directory(os.environ) / _FILE_NAME, entries)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localllama._models.own_models import config_directory
+from localllama._whole_file import write_json
 from localllama.errors import ConfigurationError
 
 __all__ = ["DEMO_MODEL", "chosen_model", "config_path", "read_config", "set_default_model"]
@@ -44,9 +45,7 @@ def set_default_model(reference: str) -> Path:
     path = config_path()
     values = {**read_config(), "model": reference}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, values, indent=2)
     return path
 
 
