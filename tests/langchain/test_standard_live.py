@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
-from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_localllama import ChatLocalLlama
 from support.micro_model import build_micro_model
+from support.standard_suite import CACHED_PROMPT, SMOLLM2_WORDS, StandardSuite
 
 # They look at the values of the arguments; SmolLM2 passes them.
 _WANT_SENSE = (
@@ -21,10 +20,9 @@ _WANT_SENSE = (
     "test_bind_runnables_as_tools",
     "test_unicode_tool_call_integration",
 )
-CACHED_PROMPT = "Tell me about the sea. " * 10
 
 
-class _Live(ChatModelIntegrationTests):
+class _Live(StandardSuite):
     params: ClassVar[dict[str, Any]] = {}
     other_model: ClassVar[str | None] = None
 
@@ -38,34 +36,12 @@ class _Live(ChatModelIntegrationTests):
             yield
 
     @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatLocalLlama
-
-    @property
     def chat_model_params(self) -> dict[str, Any]:
         return type(self).params
 
     @property
     def model_override_value(self) -> str | None:
         return type(self).other_model
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
-
-    @property
-    def supports_anthropic_inputs(self) -> bool:
-        return True
-
-    @property
-    def enable_vcr_tests(self) -> bool:
-        # There is no cassette here, so the story of `test_stream_time` is told once by the live server. What it measures,
-        # the time between the bytes and the caller, is measured over recorded bytes: tests/replay/test_langchain_standard.py.
-        return True
-
-    @property
-    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
-        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
 
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
         llm = self.chat_model_class(**self.chat_model_params)
@@ -85,9 +61,7 @@ class TestSmolLM2(_Live):
     @pytest.fixture(scope="class")
     @classmethod
     def settings_of_the_class(cls, smollm2_model: Path, micro_model: Path) -> None:
-        # The likeliest words of so small a model go round in circles; `dry_multiplier` lets it out of them.
-        words = {"temperature": 0, "dry_multiplier": 0.8, "max_tokens": 200}
-        cls.params = {"model": str(smollm2_model), **words, "timeout": 250, "parallel": 2}
+        cls.params = {"model": str(smollm2_model), **SMOLLM2_WORDS, "timeout": 250, "parallel": 2}
         cls.other_model = str(micro_model)
 
 

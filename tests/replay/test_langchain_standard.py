@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
-from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_localllama import ChatLocalLlama
+from support.standard_suite import CACHED_PROMPT, SMOLLM2_WORDS, StandardSuite
 
 from .ways import BASE_URL
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
-
-CACHED_PROMPT = "Tell me about the sea. " * 10
 
 
 @pytest.fixture
@@ -25,38 +21,16 @@ def vcr_config(vcr_config: dict[str, Any], request: pytest.FixtureRequest) -> di
     return {**vcr_config, "allow_playback_repeats": not is_asked_again}
 
 
-class TestStandard(ChatModelIntegrationTests):
+class TestStandard(StandardSuite):
     """All of it. (tests/langchain/test_standard_live.py has it with a server, and for each way to structured output.)"""
 
     @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatLocalLlama
-
-    @property
     def chat_model_params(self) -> dict[str, Any]:
-        # The likeliest words of so small a model go round in circles; `dry_multiplier` lets it out of them.
-        words = {"temperature": 0, "dry_multiplier": 0.8, "max_tokens": 200}
-        return {"base_url": BASE_URL, "model": "smollm2", **words}
+        return {"base_url": BASE_URL, "model": "smollm2", **SMOLLM2_WORDS}
 
     @property
     def model_override_value(self) -> str:
         return "another-name"  # a server at base_url is asked by the name
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
-
-    @property
-    def supports_anthropic_inputs(self) -> bool:
-        return True
-
-    @property
-    def enable_vcr_tests(self) -> bool:
-        return True
-
-    @property
-    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
-        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
 
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
         llm = self.chat_model_class(**{**self.chat_model_params, "max_tokens": 4})
