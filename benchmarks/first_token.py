@@ -44,12 +44,12 @@ def main() -> None:
 
 
 def _models(given: str | None) -> list[tuple[str, str]]:
-    if given:
-        return [(given, given)]
     from measuring import micro_model
 
     from localllama._models.store import fetch_model
 
+    if given:
+        return [(given, str(fetch_model(given)))]  # the bare server knows paths only
     return [("micro model", micro_model()), ("SmolLM2-135M", str(fetch_model("smollm2-135m")))]
 
 
