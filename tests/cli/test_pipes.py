@@ -59,7 +59,7 @@ def test_the_catalog_has_the_models_of_the_hub(command) -> None:
     assert {"smollm2-135m", "qwen2.5-coder-7b", "gpt-oss-20b"} <= {model["name"] for model in listed}
 
 
-@pytest.mark.parametrize("arguments", [("models", "list"), ("runtime",)])
+@pytest.mark.parametrize("arguments", [("models", "list"), ("runtime",), ("models", "--help"), ("--version",)])
 def test_a_table_whose_reader_has_enough_is_no_failure(environ: dict[str, str], arguments: tuple[str, ...]) -> None:
     read, write = os.pipe()
     os.close(read)  # nobody reads at all

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, cast
 
 from localllama.errors import (
     ConfigurationError,
@@ -22,10 +22,7 @@ from localllama.errors import (
 
 from ._screen import errors
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-__all__ = ["EXIT_CODES", "exit_code", "guarded", "until_the_reader_leaves"]
+__all__ = ["EXIT_CODES", "exit_code", "guarded"]
 
 EXIT_CODES: dict[type[LocalLlamaError], int] = {
     ConfigurationError: 2,
@@ -48,17 +45,34 @@ class _ReaderLeftError(Exception):
     """The pipe that our output goes into was closed."""
 
 
-def until_the_reader_leaves(command: Callable[P, T]) -> Callable[P, T]:
-    """Typer would end the program with code 1 when the pipe behind it is closed; it is no failure of the command."""
+class _Output:
+    """Standard output, where a closed pipe is an error that neither Typer nor Rich knows.
 
-    @functools.wraps(command)
-    def guarded_command(*arguments: P.args, **options: P.kwargs) -> T:
-        try:
-            return command(*arguments, **options)
-        except BrokenPipeError as error:
-            raise _ReaderLeftError from error
+    Both end the program with code 1 on a `BrokenPipeError`, wherever it comes from and in each release at a place of its
+    own; for a command whose reader has enough, as in `localllama models list | head -1`, it is no failure.
+    """
 
-    return guarded_command
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _reader_watched():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _reader_watched():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _reader_watched() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderLeftError from error
 
 
 def exit_code(error: LocalLlamaError) -> int:
@@ -69,8 +83,9 @@ def exit_code(error: LocalLlamaError) -> int:
 def guarded(function: Callable[[], object]) -> int:
     """Run a whole command; returns the exit code. Nobody sees a traceback."""
     try:
-        function()
-        sys.stdout.flush()
+        with redirect_stdout(cast("TextIO", _Output(sys.stdout))):
+            function()
+            sys.stdout.flush()
     except LocalLlamaError as error:
         show(error)
         return exit_code(error)

@@ -22,13 +22,6 @@ __all__ = ["errors", "output", "print_json", "shown_bytes", "starting", "warning
 _KILO = 1000
 
 
-class _Console(Console):
-    """Prints names as they are: to Rich, `:x:` in a path is an emoji. A pipe that was closed is for `_errors` to judge."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 class _Amount(DownloadColumn):
     """How much has come; nothing where nothing is fetched."""
 
@@ -38,14 +31,14 @@ class _Amount(DownloadColumn):
 
 @lru_cache
 def errors() -> Console:
-    """The console for people. Rich heeds NO_COLOR, TERM=dumb and whether it is a terminal."""
-    return _Console(stderr=True, highlight=False, emoji=False)
+    """The console for people. Names stay as they are: to Rich, `:x:` in a path is an emoji. It heeds NO_COLOR and TERM=dumb."""
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 @lru_cache
 def output() -> Console:
     """The console for results."""
-    return _Console(soft_wrap=True, highlight=False, emoji=False)
+    return Console(soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import answering, installing, machine, measuring, models
-from ._errors import guarded, until_the_reader_leaves
+from ._errors import guarded
 from ._screen import warnings_as_notes
 
 __all__ = ["app", "run"]
@@ -49,7 +49,7 @@ for _command in (
     measuring.init,
     measuring.demo,
 ):
-    app.command()(until_the_reader_leaves(_command))
+    app.command()(_command)
 app.add_typer(models.app, name="models")
 
 
