@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-__all__ = ["LocalLlamaError", "LocalLlamaWarning"]
+__all__ = ["LocalLlamaError", "LocalLlamaWarning", "ProgramEnd"]
 
 
 class LocalLlamaError(Exception):
@@ -36,6 +36,20 @@ class LocalLlamaError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception.__reduce__ would call cls(*args) and lose every keyword; process pools pickle errors.
         return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class ProgramEnd:
+    """Beside an error: how the program behind it ended.
+
+    Attributes:
+        exit_code: Its exit code, or None if it did not exit by itself, or never ran.
+        signal_number: The signal that ended it, or None.
+        stderr: All that a program of the one-shot rung wrote to standard error; of more than 16 MiB the two ends.
+    """
+
+    exit_code: int | None = None
+    signal_number: int | None = None
+    stderr: str = ""
 
 
 class LocalLlamaWarning(UserWarning):

@@ -47,7 +47,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._error_root import LocalLlamaError, LocalLlamaWarning
+from ._error_root import LocalLlamaError, LocalLlamaWarning, ProgramEnd
 
 if TYPE_CHECKING:
     from .types import ChatResult
@@ -104,13 +104,16 @@ class RuntimeNotFoundError(LlamaRuntimeError, FileNotFoundError):
         self.places = places
 
 
-class RuntimeBrokenError(LlamaRuntimeError):
+class RuntimeBrokenError(ProgramEnd, LlamaRuntimeError):
     """A llama.cpp program was found but cannot run on this machine or with these flags.
 
     Attributes:
         runtime: The program, as a user would name it.
         log_tail: The last lines that it printed, secrets removed.
+        causes: Where several were found, the error of each, in the order in which they were tried.
     """
+
+    causes: tuple[LocalLlamaError, ...] = ()
 
     def __init__(self, message: str, *, hint: str | None = None, runtime: str = "", log_tail: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -126,16 +129,14 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
     """The reference names no model that can be found."""
 
 
-class ModelCorruptError(ModelError):
+class ModelCorruptError(ProgramEnd, ModelError):
     """The file is not a GGUF file that llama.cpp could load: foreign, empty, truncated, damaged or too new."""
 
 
-class ServerError(LocalLlamaError):
+class ServerError(ProgramEnd, LocalLlamaError):
     """Our llama-server child failed.
 
     Attributes:
-        exit_code: Its exit code, or None if it did not exit by itself.
-        signal_number: The signal that ended it, or None.
         log_tail: The last lines of its log, secrets removed.
         command: The command line to run it by hand, secrets removed.
     """
@@ -310,19 +311,13 @@ class ServerFaultError(APIStatusError):
     is_retryable: ClassVar[bool] = True
 
 
-class ProgramFailedError(ServerFaultError):
+class ProgramFailedError(ProgramEnd, ServerFaultError):
     """A program of the one-shot rung ended without an answer, or in the middle of one.
 
     Attributes:
-        exit_code: Its exit code, or None if it did not exit by itself.
-        signal_number: The signal that ended it, or None.
-        stderr: All that it wrote to standard error; of more than 16 MiB the two ends.
         command: How it was called, for people.
     """
 
-    exit_code: int | None = None
-    signal_number: int | None = None
-    stderr: str = ""
     command: str = ""
 
 

@@ -24,6 +24,7 @@ ATTRIBUTES = {
     "ContextOverflowError": {"n_prompt_tokens": 9000, "n_ctx": 8192, "status_code": 400},
     "ServerCrashedError": {"signal_number": 9, "log_tail": "the end", "command": "llama-server -m x"},
     "StreamInterruptedError": {"partial": ChatResult(text="half")},
+    "RuntimeBrokenError": {"runtime": "llama-cli", "log_tail": "the end"},
     "RuntimeNotFoundError": {"places": ("PATH: nothing",)},
 }
 RETRYABLE_IN_LANGCHAIN = {

@@ -164,7 +164,7 @@ class _PosixServerProcess(ServerProcess):
                 return self.exit_status()
         return outcome
 
-    def log_tail(self) -> str:
+    def log(self) -> str:
         return self._log.text()
 
     def abandon(self) -> None:
@@ -287,7 +287,7 @@ _CommandMaker = Callable[[LaunchPlan, _Descriptors], _Command]
 def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
     ours, theirs = _Descriptors(), _Descriptors()
     try:
-        log = _open_channels(ours, theirs)
+        log = _open_channels(ours, theirs, plan.log_bytes)
         theirs.add("lock", duplicate_lock(plan.directory))
         command, environment = make_command(plan, theirs)
         supervisor_pid = _spawn(command, environment, theirs, is_shell=make_command is _shell_command)
@@ -306,7 +306,7 @@ def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
     return server
 
 
-def _open_channels(ours: _Descriptors, theirs: _Descriptors) -> LogMemory:
+def _open_channels(ours: _Descriptors, theirs: _Descriptors, log_bytes: int) -> LogMemory:
     lifeline, their_lifeline = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.keep_lifeline(lifeline)
     theirs.add("lifeline", their_lifeline.detach())
@@ -318,7 +318,7 @@ def _open_channels(ours: _Descriptors, theirs: _Descriptors) -> LogMemory:
         # Opened here and passed on: opened by number there, it could be another process of that number.
         with contextlib.suppress(OSError):
             theirs.add("owner", os.pidfd_open(os.getpid()))
-    log = LogMemory()
+    log = LogMemory(log_bytes)
     theirs.add("log", log.descriptor)
     return log
 

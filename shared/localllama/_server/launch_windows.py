@@ -17,7 +17,6 @@ from pathlib import Path
 
 from localllama.errors import ServerStartError
 
-from .log_memory import LOG_BYTES
 from .private_directory import remove_private_directory
 from .process import STOP_SECONDS, ExitStatus, LaunchPlan, ServerProcess
 from .windows_api import Kernel32
@@ -29,14 +28,15 @@ _CANNOT_RUN = 126
 class _Log:
     """The last bytes of the output; filled by a thread that knows nothing of the handle, which could not be dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._pieces: deque[bytes] = deque()
         self._n_bytes = 0
 
     def keep(self, data: bytes) -> None:
         self._pieces.append(data)
         self._n_bytes += len(data)
-        while self._n_bytes > LOG_BYTES and len(self._pieces) > 1:
+        while self._n_bytes > self._most_bytes and len(self._pieces) > 1:
             self._n_bytes -= len(self._pieces.popleft())
 
     def text(self) -> str:
@@ -58,7 +58,7 @@ class _JobServerProcess(ServerProcess):
         self._kernel32 = kernel32
         self._process = 0
         self._outcome: ExitStatus | None = None
-        self._log = _Log()
+        self._log = _Log(plan.log_bytes)
         self._jobs = [kernel32.create_job()]  # popped by whoever closes it: of two threads, one
         self._lifelines: list[int] = []
 
@@ -101,7 +101,7 @@ class _JobServerProcess(ServerProcess):
                 self._outcome = ExitStatus(exit_code=code) if self._jobs else ExitStatus(signal_number=_KILLED)
         return self._outcome
 
-    def log_tail(self) -> str:
+    def log(self) -> str:
         return self._log.text()
 
     def abandon(self) -> None:

@@ -12,22 +12,24 @@ import secrets
 
 from .supervisor import LOG_HEADER_BYTES
 
-LOG_BYTES = 64 * 1024
-
 
 class LogMemory:
     """The owner's view of the log; layout and writer: `supervisor.LogRing`.
+
+    Args:
+        n_bytes: How much of it is kept; memory is taken only for what is written.
 
     Attributes:
         descriptor: For the supervisor to map; -1 if this system has no shared memory, and then there is no log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_bytes: int) -> None:
         self.descriptor = _anonymous_memory()
+        self._n_bytes = n_bytes
         self._memory: mmap.mmap | None = None
         if self.descriptor >= 0:
-            os.ftruncate(self.descriptor, LOG_HEADER_BYTES + LOG_BYTES)
-            self._memory = mmap.mmap(self.descriptor, LOG_HEADER_BYTES + LOG_BYTES, access=mmap.ACCESS_READ)
+            os.ftruncate(self.descriptor, LOG_HEADER_BYTES + n_bytes)
+            self._memory = mmap.mmap(self.descriptor, LOG_HEADER_BYTES + n_bytes, access=mmap.ACCESS_READ)
 
     def text(self) -> str:
         """What is in it now, without the line that was cut in two by the limit."""
@@ -35,12 +37,13 @@ class LogMemory:
             return ""
         while True:
             written = self._count()
-            ring = self._memory[LOG_HEADER_BYTES:]
+            # No more than was written: the rest would become memory by being read.
+            ring = self._memory[LOG_HEADER_BYTES : LOG_HEADER_BYTES + written]
             if self._count() == written:  # otherwise it was written to while we copied
                 break
-        if written <= LOG_BYTES:
+        if written <= self._n_bytes:
             return ring[:written].decode(errors="replace")
-        start = written % LOG_BYTES
+        start = written % self._n_bytes
         _, _, whole_lines = (ring[start:] + ring[:start]).partition(b"\n")
         return whole_lines.decode(errors="replace")
 

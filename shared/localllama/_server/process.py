@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 STOP_SECONDS = 2.0
+LOG_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class LaunchPlan:
         env: The complete environment of the server; nothing of ours is added. Kept out of the repr.
         directory: The private directory of this server (see `private_directory`). From `launch` on it belongs to the
             server: it is removed with all its contents when the server has ended, also when the launch fails.
+        log_bytes: How much of what it prints is kept.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(repr=False)
     directory: Path
+    log_bytes: int = LOG_BYTES
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,15 @@ class ServerProcess(ABC):
         """Wait for the server's end and return at once when it comes; None if it still runs at the time limit."""
 
     @abstractmethod
+    def log(self) -> str:
+        """What is kept of what the server printed, both streams; whole lines, if some are lost. Also while it runs."""
+
     def log_tail(self) -> str:
-        """The last 64 KiB, at most, of what the server printed, both streams; whole lines. Also while it runs."""
+        """The last 64 KiB, at most, of the log, which is all of it where the plan asks for no more; whole lines."""
+        log = self.log()
+        if len(log) <= LOG_BYTES:
+            return log
+        return log[-LOG_BYTES:].partition("\n")[2] or log[-LOG_BYTES:]
 
     @abstractmethod
     def abandon(self) -> None:

@@ -41,7 +41,7 @@ from .ended import describe_exit, last_lines
 from .failures import NEXT_RUNTIME, StartFailure, classify_start_failure
 from .lesser_rungs import refuse_open_port, warn_of_rung
 from .private_directory import make_private_directory, remove_private_directory
-from .process import ExitStatus, LaunchPlan, ServerProcess, launch
+from .process import LOG_BYTES, ExitStatus, LaunchPlan, ServerProcess, launch
 from .readiness import HealthProbe, wait_until_ready
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["StartRequest", "StartedServer", "start_server"]
 
 _BIND_ATTEMPTS = 3
+# All that a program said in its trial, which the stand-in hands on: the two ends of 8 MiB each, and a line between them.
+_ONE_SHOT_LOG_BYTES = 17 * 1024 * 1024
 _warned_about: set[tuple[str, ...]] = set()
 
 
@@ -206,11 +208,13 @@ def _all_broken(broken: list[RuntimeBrokenError | UnsupportedFeatureError]) -> L
     if unsupported or len(broken) == 1:
         return (unsupported or broken)[0]
     tails = [error.log_tail for error in broken if isinstance(error, RuntimeBrokenError) and error.log_tail]
-    return RuntimeBrokenError(
+    all_broken = RuntimeBrokenError(
         "Every llama.cpp runtime that was found is broken: " + " ".join(error.message for error in broken),
         hint='Install one that runs here: pip install "localllama[runtime]"',
         log_tail="\n".join(tails),
     )
+    all_broken.causes = tuple(broken)
+    return all_broken
 
 
 def _start_with(request: StartRequest, runtime: Runtime) -> StartedServer:
@@ -227,7 +231,7 @@ def _start_with(request: StartRequest, runtime: Runtime) -> StartedServer:
 
 
 class _AddressTakenError(Exception):
-    def __init__(self, error: ServerStartError) -> None:
+    def __init__(self, error: LocalLlamaError) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -269,7 +273,7 @@ def _launch_and_wait(request: StartRequest, runtime: Runtime, flags: frozenset[s
             raise ClientClosedError("The client was closed while its server was starting.")
         if readiness.outcome == "exited":
             assert readiness.exit_status is not None
-            raise _start_failed(request, runtime, readiness.exit_status, process.log_tail(), command)
+            raise _start_failed(request, runtime, readiness.exit_status, process, command)
         raise _start_timed_out(request, process, command)
     except BaseException:
         process.stop()
@@ -309,7 +313,8 @@ def _plan(
     )
     env = child_environment(request.environ, settings, config_directory=str(config_directory))
     env.update(runtime.extra_env)
-    plan = LaunchPlan(argv=(*runtime.command, *arguments), env=env, directory=directory)
+    log_bytes = _ONE_SHOT_LOG_BYTES if runtime.kind == "one-shot" else LOG_BYTES
+    plan = LaunchPlan((*runtime.command, *arguments), env, directory, log_bytes)
     return plan, Endpoint(base_url, socket_path=socket_path, api_key=key, generation=request.generation)
 
 
@@ -327,34 +332,38 @@ def _free_loopback_port() -> int:
         return port
 
 
-def _start_failed(request: StartRequest, runtime: Runtime, status: ExitStatus, log: str, command: str) -> Exception:
+def _start_failed(
+    request: StartRequest, runtime: Runtime, status: ExitStatus, process: ServerProcess, command: str
+) -> Exception:
+    log = process.log_tail()
     failure = classify_start_failure(status.exit_code, status.signal_number, log)
-    tail = last_lines(log)
-    how = describe_exit(status)
+    error = _start_error(request, runtime, failure, describe_exit(status), last_lines(log), command)
+    error.exit_code, error.signal_number = status.exit_code, status.signal_number
+    if runtime.kind == "one-shot":
+        error.stderr = process.log()
+    return _AddressTakenError(error) if failure.kind == "address" else error
+
+
+def _start_error(
+    request: StartRequest, runtime: Runtime, failure: StartFailure, how: str, tail: str, command: str
+) -> RuntimeBrokenError | ModelCorruptError | ServerStartError:
+    # What a signal means is in both.
+    why = "" if how.endswith(failure.reason) else f": {failure.reason}"
     # A program that answers once has nothing but its trial to fail in; the next rung may do better, as `doctor` says.
     if failure.kind == "runtime" or (failure.kind == "unknown" and runtime.kind == "one-shot"):
         hint = failure.hint if failure.kind == "runtime" else NEXT_RUNTIME
-        return RuntimeBrokenError(
-            f"{runtime.origin} {how}: {failure.reason}", hint=hint, runtime=runtime.origin, log_tail=tail
-        )
+        return RuntimeBrokenError(f"{runtime.origin} {how}{why}.", hint=hint, runtime=runtime.origin, log_tail=tail)
     if failure.kind == "model":
         return ModelCorruptError(
             f"llama.cpp could not load {request.model.path} ({runtime.origin} {how}): {failure.reason}\n{tail}",
             hint=failure.hint,
         )
-    error = ServerStartError(
-        _start_message(request, runtime, failure, how),
+    return ServerStartError(
+        f"The server for {request.model.name} ({runtime.origin}) {how} before it was ready{why}.",
         hint=failure.hint,
-        exit_code=status.exit_code,
-        signal_number=status.signal_number,
         log_tail=tail,
         command=command,
     )
-    return _AddressTakenError(error) if failure.kind == "address" else error
-
-
-def _start_message(request: StartRequest, runtime: Runtime, failure: StartFailure, how: str) -> str:
-    return f"The server for {request.model.name} ({runtime.origin}) {how} before it was ready: {failure.reason}"
 
 
 def _start_timed_out(request: StartRequest, process: ServerProcess, command: str) -> ServerStartTimeoutError:

@@ -19,12 +19,14 @@ from localllama import (
     LocalLlamaError,
     LocalLlamaWarning,
     Message,
+    ModelCorruptError,
     ProgramFailedError,
     ProgramMissingError,
     ProgramNotExecutableError,
     RequestTimeoutError,
     RuntimeBrokenError,
     RuntimeNotFoundError,
+    ServerStartError,
     TimeoutSettings,
 )
 from localllama._runtime import resolve
@@ -234,7 +236,7 @@ def test_illegal_instructions_after_the_version_lead_to_the_next_program(micro_m
             assert client.chat(HELLO).text == "works"
     (told,) = ours(warned)
     assert str(broken) in told
-    assert "illegal instruction" in told
+    assert told.count("illegal instruction") == 1
     with LocalLlamaClient(settings_for(micro_model, "one-shot", "y")) as client:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -251,6 +253,54 @@ def test_a_program_that_fails_its_trial_leads_to_the_next_one_with_its_last_word
     with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
         with pytest.warns(LocalLlamaWarning, match="exited with code 3: it last said: last words"):
             assert client.chat(HELLO).text == "works"
+
+
+def test_a_failed_trial_with_nothing_below_it_keeps_all_that_was_said(micro_model: Path, only_here: Path) -> None:
+    body = "sys.stderr.write('first line\\n' + ('y' * 79 + '\\n') * 125000 + 'last line\\n')\nsys.exit(3)"
+    program = make_one_shot_program(only_here, body, fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.raises(RuntimeBrokenError, match="exited with code 3: it last said: last line") as caught:
+            client.start()
+    error = caught.value
+    assert (error.exit_code, error.signal_number) == (3, None)
+    assert error.stderr == "first line\n" + ("y" * 79 + "\n") * 125000 + "last line\n"
+    assert len(str(error)) + len(error.log_tail) < 5000
+    assert error.runtime == str(program)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("error loading model: tensor 'x' data is not within the file bounds", ModelCorruptError),
+        ("ggml_backend_cpu: std::bad_alloc", ServerStartError),
+    ],
+    ids=["model", "memory"],
+)
+def test_a_trial_that_fails_for_any_reason_keeps_all_that_was_said(
+    micro_model: Path, only_here: Path, said: str, kind: type[ModelCorruptError | ServerStartError]
+) -> None:
+    body = f"sys.stderr.write('first line\\n' + ('y' * 79 + '\\n') * 1000 + {said!r} + chr(10))\nsys.exit(1)"
+    make_one_shot_program(only_here, body, fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.raises(kind) as caught:
+            client.start()
+    assert caught.value.exit_code == 1
+    assert caught.value.stderr.startswith("first line\n")
+    assert caught.value.stderr.endswith(f"{said}\n")
+    assert len(str(caught.value)) < 5000
+
+
+def test_where_each_program_fails_each_error_is_kept(micro_model: Path, only_here: Path) -> None:
+    make_one_shot_program(only_here, "sys.stderr.write('one')\nsys.exit(3)", fails_trial=True)
+    make_one_shot_program(only_here, "os.kill(os.getpid(), signal.SIGILL)", name="llama-cli", fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.warns(LocalLlamaWarning), pytest.raises(RuntimeBrokenError, match="Every llama") as caught:
+            client.start()
+    first, second = caught.value.causes
+    assert isinstance(first, RuntimeBrokenError)
+    assert isinstance(second, RuntimeBrokenError)
+    assert (first.exit_code, first.signal_number, first.stderr) == (3, None, "one")
+    assert (second.exit_code, second.signal_number) == (None, 4)
 
 
 def test_where_there_is_no_server_the_user_is_told_once(micro_model: Path, only_here: Path) -> None:
