@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from localllama._runtime import install_check
 from localllama.cli import installing
 from support.fake_llama_server import Behaviour, make_fake_llama_server
+from support.terminal import Terminal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on Linux only: its package managers")
 
@@ -133,7 +135,7 @@ def test_all_in_order_until_one_works(command, told, monkeypatch) -> None:
     assert lines() == [*(line for told_lines in _MANAGERS.values() for line in told_lines), "pip"]
     for method, (_, ran) in _MANAGERS.items():
         assert f"{method}: `" in outcome.err
-        assert f"{ran}` ended with exit code 1" in outcome.err
+        assert f"{ran}` exited with code 1" in outcome.err
 
 
 def test_a_package_that_no_index_knows_is_passed_over(command, told, monkeypatch) -> None:
@@ -191,6 +193,52 @@ def test_when_nothing_works_each_method_is_accounted_for(command, told) -> None:
     assert outcome.code == 4
     assert lines() == ["brew info llama.cpp"]
     assert "its index gives no llama.cpp (Error: another one is running)" in outcome.err
+
+
+def test_what_a_question_leaves_behind_holds_nobody_up(command, told, tmp_path: Path) -> None:
+    install, lines = told
+    over, waited = tmp_path / "over", tmp_path / "waited"
+    stays = f"n=0; while [ ! -e {over} ] && [ $n -lt 200 ]; do /bin/sleep 0.05; n=$((n+1)); done"
+    install(brew=f'[ "$1" = install ] && exit 1\n({stays}; [ -e {over} ] || echo > {waited}) &')
+    outcome = command("install", "--method", "brew", "--yes")
+    has_waited = waited.exists()
+    over.touch()
+    assert outcome.code == 4
+    assert lines() == ["brew info llama.cpp", "brew install llama.cpp"]
+    assert not has_waited
+
+
+def test_an_index_that_never_answers_is_passed_over(command, told, monkeypatch) -> None:
+    install, lines = told
+    monkeypatch.setattr(install_check, "_QUESTION_SECONDS", 0.3)
+    install(brew="exec /bin/sleep 600")
+    outcome = command("install", "--method", "brew", "--yes")
+    assert outcome.code == 4
+    assert lines() == ["brew info llama.cpp"]
+    assert "no answer within" in outcome.err
+
+
+def test_an_installer_that_was_killed_is_told_by_its_signal(command, told) -> None:
+    install, _ = told
+    install(brew='[ "$1" = install ] && kill -9 $$\nexit 0')
+    outcome = command("install", "--method", "brew", "--yes")
+    assert "brew install llama.cpp` was ended by SIGKILL" in outcome.err
+
+
+def test_an_interrupted_installer_may_clean_up(told, environ: dict[str, str], tmp_path: Path) -> None:
+    install, _ = told
+    pouring = "n=0; while [ $n -lt 600 ]; do /bin/sleep 0.05; n=$((n+1)); done"
+    cleaned = tmp_path / "cleaned"
+    tidy = f"echo tidying; /bin/sleep 1; echo > {cleaned}; exit 130"
+    install(brew=f'[ "$1" = install ] || exit 0\ntrap "{tidy}" INT\necho pouring\n{pouring}')
+    terminal = Terminal(["install", "--method", "brew", "--yes"], environ | {"PATH": os.environ["PATH"]})
+    terminal.expect("pouring")
+    terminal.type("\x03")
+    terminal.expect("tidying")
+    terminal.expect("Interrupted.")
+    assert terminal.wait() == 130
+    terminal.close()
+    assert cleaned.exists()
 
 
 def test_the_check_loads_a_real_model_even_where_there_is_none(tmp_path: Path, monkeypatch) -> None:

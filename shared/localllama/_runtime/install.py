@@ -17,6 +17,7 @@ from typing import Literal
 
 from localllama.errors import ConfigurationError, LlamaRuntimeError
 
+from .exit_reason import exit_words
 from .resolve import python_program
 
 __all__ = ["METHODS", "Attempt", "Method", "install_runtime", "methods_for", "planned_command"]
@@ -220,5 +221,6 @@ def _attempt(
         return Attempt(method.name, command, "failed", "was not agreed to")
     code = run(command)
     if code:
-        return Attempt(method.name, command, "failed", f"`{' '.join(command)}` ended with exit code {code}")
+        ended = exit_words(code if code > 0 else None, -code if code < 0 else None)
+        return Attempt(method.name, command, "failed", f"`{' '.join(command)}` {ended}")
     return Attempt(method.name, command, "installed")

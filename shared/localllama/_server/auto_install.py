@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from localllama._models.tiny import write_tiny_model
 from localllama._runtime.cache_directory import cache_directory
 from localllama._runtime.install import Method, install_runtime, methods_for
-from localllama._runtime.install_check import NOT_STARTED, ask_quietly, fault_of_runtime
+from localllama._runtime.install_check import NOT_STARTED, ask_quietly, exit_of, fault_of_runtime
 from localllama._runtime.probe_cache import FileStamp, command_stamp
 from localllama._runtime.resolve import RUNGS, candidate_runtimes, chosen_runtime
 from localllama.errors import ClientClosedError, LlamaRuntimeError, LocalLlamaWarning, RuntimeNotFoundError
@@ -121,7 +121,7 @@ class Installation:
             self.methods,
             self.environ,
             run=lambda command: self._run(command, place),
-            ask=ask_quietly,
+            ask=lambda question: ask_quietly(question, self._refuse_if_cancelled),
             announce=self._announce,
             fault_of=lambda method: fault_of_runtime(method.runtime, model),
         )
@@ -153,7 +153,7 @@ class Installation:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             with process:
                 try:
-                    while (code := _exit_code(process)) is None:
+                    while (code := exit_of(process)) is None:
                         _show(decoder.decode(reading.read(_CHUNK_BYTES)))
                         self.on_progress(StartProgress("installing", time.monotonic() - began_at, detail=words))
                         self._refuse_if_cancelled()
@@ -180,13 +180,6 @@ def _found(choice: str, environ: Mapping[str, str]) -> frozenset[tuple[FileStamp
     except RuntimeNotFoundError:
         return frozenset()
     return frozenset(command_stamp(runtime.command) for runtime in runtimes)
-
-
-def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
-    try:
-        return process.wait(_POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _show(text: str) -> None:

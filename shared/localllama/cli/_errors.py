@@ -22,7 +22,7 @@ from localllama.errors import (
 
 from ._screen import errors
 
-__all__ = ["EXIT_CODES", "exit_code", "guarded"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "exit_code", "guarded"]
 
 EXIT_CODES: dict[type[LocalLlamaError], int] = {
     ConfigurationError: 2,

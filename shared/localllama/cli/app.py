@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import answering, installing, machine, measuring, models
-from ._errors import guarded
+from ._errors import INTERRUPTED, guarded
 from ._screen import warnings_as_notes
 
 __all__ = ["app", "run"]
@@ -61,6 +61,8 @@ def run(arguments: list[str] | None = None) -> None:
         nonlocal code
         with warnings_as_notes():
             outcome = app(arguments, standalone_mode=False)
+        if outcome == INTERRUPTED:  # newer ones make that of a KeyboardInterrupt, older ones raise Abort
+            raise KeyboardInterrupt
         code = outcome if isinstance(outcome, int) else 0
 
     try:

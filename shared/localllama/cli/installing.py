@@ -51,13 +51,13 @@ def install(
         methods,
         os.environ,
         run=_run,
-        ask=ask_quietly,
+        ask=_ask,
         announce=announce,
         fault_of=lambda chosen: _fault_of_runtime(chosen.runtime),
         allow_sudo=allow_sudo,
     )
     for attempt in attempts[:-1]:
-        errors().print(f"{attempt.method}: {attempt.detail}", style="dim", markup=False, highlight=False)
+        errors().print(f"{attempt.method}: {attempt.detail}", style="dim", markup=False, soft_wrap=True)
     output().print(f"llama.cpp is installed by {attempts[-1].method}, and it has loaded a model.")
 
 
@@ -69,17 +69,38 @@ def _print_plan(methods: Sequence[Method], *, allow_sudo: bool) -> None:
         output().print(f"{method.name:<8}{note}", markup=False, highlight=False)
 
 
+def _ask(question: Sequence[str]) -> tuple[int, str]:
+    errors().print(f"Asking: {shlex.join(question)}", style="dim", markup=False, soft_wrap=True)
+    return ask_quietly(question)
+
+
 def _run(command: Sequence[str]) -> int:
     # Its output goes where ours goes, so that whoever waits sees what is going on. It gets no input. In an empty directory,
     # since "python -m pip" would import a `pip` from the current one.
+    with TemporaryDirectory() as empty:
+        try:
+            process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, cwd=empty)
+        except OSError as error:
+            errors().print(f"{command[0]}: {error.strerror or error}", style="red", markup=False)
+            return NOT_STARTED
+        with process:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                _let_end(process, command[0])
+                raise
+
+
+def _let_end(process: subprocess.Popen[bytes], program: str) -> None:
+    """Wait for an installer that the terminal has interrupted as it did us.
+
+    One that is killed while it cleans up or configures, as `subprocess.run` would do it, leaves a broken system behind.
+    """
+    errors().print(f"\nWaiting for {program} to end; Ctrl-C once more ends it.", style="yellow", markup=False)
     try:
-        with TemporaryDirectory() as empty:
-            return subprocess.run(
-                list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, cwd=empty, check=False
-            ).returncode
-    except OSError as error:
-        errors().print(f"{command[0]}: {error.strerror or error}", style="red", markup=False)
-        return NOT_STARTED
+        process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
 
 
 def _fault_of_runtime(runtime: str) -> str | None:

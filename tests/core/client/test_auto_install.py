@@ -47,12 +47,12 @@ class Homebrew:
         self.cellar.mkdir()
         self.log = tmp_path / "told"
 
-    def install(self, before: str = "", *, pours: Behaviour | None = None, code: int = 0) -> None:
+    def install(self, before: str = "", *, asked: str = "", pours: Behaviour | None = None, code: int = 0) -> None:
         make_fake_llama_server(self.cellar, pours or Behaviour())
         pour = f"/bin/ln -s {self.cellar}/llama-server {self.path}/llama-server" if not code else f"exit {code}"
         brew = self.path / "brew"
         brew.write_text(
-            f'#!/bin/sh\necho "brew $*" >> {self.log}\n[ "$1" = install ] || exit 0\n'
+            f'#!/bin/sh\necho "brew $*" >> {self.log}\n{asked}\n[ "$1" = install ] || exit 0\n'
             f"echo 'pouring llama.cpp'\n{before}\n{pour}\n"
         )
         brew.chmod(0o755)
@@ -122,7 +122,7 @@ def test_a_failure_is_the_usual_error_and_what_was_tried_and_is_not_repeated(
             with pytest.raises(RuntimeNotFoundError, match=r"No llama\.cpp program was found") as caught:
                 client.chat(HELLO)
             assert "auto_install tried" in caught.value.message
-            assert "brew install llama.cpp` ended with exit code 3" in caught.value.message
+            assert "brew install llama.cpp` exited with code 3" in caught.value.message
             assert "apt: apt-get is not on this machine" in caught.value.message
             assert caught.value.places
             assert caught.value.hint
@@ -219,11 +219,13 @@ def test_two_processes_install_once(brew: Homebrew, tmp_path: Path, micro_model:
 
 
 @pytest.mark.filterwarnings("ignore::localllama.errors.LocalLlamaWarning")
-def test_an_installer_is_ended_when_nobody_waits_any_more(
-    brew: Homebrew, tmp_path: Path, make_settings: MakeSettings
+@pytest.mark.parametrize("told", ["info", "install"])
+def test_what_runs_is_ended_when_nobody_waits_any_more(
+    brew: Homebrew, tmp_path: Path, make_settings: MakeSettings, told: str
 ) -> None:
     pid_file = tmp_path / "pid"
-    brew.install(f"echo $$ > {pid_file}.new; /bin/mv {pid_file}.new {pid_file}; exec /bin/sleep 600")
+    waits = f"echo $$ > {pid_file}.new; /bin/mv {pid_file}.new {pid_file}; exec /bin/sleep 600"
+    brew.install(asked=f'[ "$1" = {told} ] && {{ {waits}; }}')
     client = LocalLlamaClient(make_settings(auto_install=True))
     errors: list[BaseException] = []
 
