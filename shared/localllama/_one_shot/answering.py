@@ -98,9 +98,8 @@ class ProgramAnswering:
         else:
             template = self._template
             job = chat_job(body, self._rendered, template.source, template.stops, self._program.flags)
-        return _ProgramAnswer(
-            self._program, job, Events(self._model, self._build, is_chat=path != "/completion"), self._slots
-        )
+        events = Events(self._model, self._build, is_chat=path != "/completion")
+        return _ProgramAnswer(self._program, job, events, self._slots, self._n_ctx)
 
     def _prompt(self, body: Mapping[str, Any]) -> str:
         return self._rendered(checked_messages(body), body.get("chat_template_kwargs") or {})
@@ -143,7 +142,10 @@ class ProgramAnswering:
 class _ProgramAnswer:
     """One answer of the program."""
 
-    def __init__(self, program: Program, job: Job, events: Events, slots: threading.BoundedSemaphore) -> None:
+    def __init__(
+        self, program: Program, job: Job, events: Events, slots: threading.BoundedSemaphore, n_ctx: int
+    ) -> None:
+        self._n_ctx = n_ctx
         self._program = program
         self._job = job
         self._events = events
@@ -196,11 +198,7 @@ class _ProgramAnswer:
             if watch.has_stopped:
                 break
         outcome = Outcome(is_ended_by_model=True, counters=Counters()) if watch.has_stopped else self._outcome
-        n_made = outcome.counters.completion_tokens
-        is_cut = not outcome.is_ended_by_model
-        if is_cut and (self._program.is_chat_client or not any(whole)):
-            # It does not say why it ended; without a word it was hardly the limit.
-            is_cut = n_made is not None and n_made >= job.n_predict > 0
+        is_cut = self._program.is_cut(outcome, job.n_predict, self._n_ctx, has_text=any(whole))
         usage = usage_fields(job.prompt, "".join(whole), outcome.counters)
         counters = None if usage.get("is_estimated") else outcome.counters
         last = self._events.last("length" if is_cut else "stop", usage, counters)
@@ -232,7 +230,8 @@ class _ProgramAnswer:
                     yield fresh
                 return
             self.close()
-        raise ProgramError("lost the end of its answer", exit_code=0, stderr=run.stderr())
+        if given or self._outcome.rest or not self._program.may_be_silent:
+            raise ProgramError("lost the end of its answer", exit_code=0, stderr=run.stderr())
 
     def _started(self) -> Run:
         run = self._program.run(replace(self._job, flags=self._flags))

@@ -13,7 +13,8 @@ __all__ = ["Counters", "OutputReader", "Piece", "StopWatch", "ThoughtReader", "r
 
 _END_OF_TEXT = " [end of text]\n"
 _LAST_LINES = "\n\n"
-_ENDS = (_END_OF_TEXT + _LAST_LINES, _LAST_LINES)
+# Without the last lines: builds before September 2024.
+_ENDS = (_END_OF_TEXT + _LAST_LINES, _LAST_LINES, _END_OF_TEXT)
 _CHAT_ENDS = ("\n\n\nExiting...\n", "\n\nExiting...\n")
 _ERROR = "Error: "
 _OPENING = "<think>"
@@ -80,7 +81,7 @@ class OutputReader:
         text, self._tail = self._tail, ""
         end = next((end for end in self._ends if text.endswith(end)), "")
         self.has_end = bool(end)
-        self.is_ended_by_model = end == _END_OF_TEXT + _LAST_LINES
+        self.is_ended_by_model = end.startswith(_END_OF_TEXT)
         text = text.removesuffix(end)
         if not self._has_begun and text.startswith(_ERROR):
             self.error = text.removeprefix(_ERROR).strip()
@@ -216,20 +217,24 @@ class Counters:
 _NUMBER = r"\s*=\s*([\d.]+) ms"
 _PROMPT_TIME = re.compile(rf"prompt eval time{_NUMBER} /\s*(\d+) tokens")
 _EVAL_TIME = re.compile(rf"(?<!prompt )eval time{_NUMBER} /\s*(\d+) (runs|tokens)")
-_SAMPLED = re.compile(rf"(?:samplers|sampling|sample) time{_NUMBER} /\s*(\d+) (?:tokens|runs)")
+# Both count the tokens that are not evaluated too; the first, of `llama_perf_sampler_print`, those of the prompt as well.
+_ACCEPTED = re.compile(rf"(?:samplers|sampling) time{_NUMBER} /\s*(\d+) (?:tokens|runs)")
+_SAMPLED = re.compile(rf"sample time{_NUMBER} /\s*(\d+) runs")
 
 
 def read_counters(log: str) -> Counters:
-    """Find the lines of `llama_perf_context_print` and its successors in the log of a program."""
+    """Find the lines of `llama_print_timings` and its successors in the log of a program."""
     prompt, answer = _last(_PROMPT_TIME, log), _last(_EVAL_TIME, log)
     if prompt is None or answer is None:
         return Counters()
     prompt_tokens, runs = int(prompt[2]), int(answer[2])
     completion = runs if answer[3] == "tokens" else runs + 1
-    sampled = _last(_SAMPLED, log)
-    if answer[3] == "runs" and sampled is not None:
-        # "runs" counts evaluations: the last token is sampled and not evaluated, and none is shown as one.
-        completion = max(0, int(sampled[2]) - prompt_tokens)
+    accepted, sampled = _last(_ACCEPTED, log), _last(_SAMPLED, log)
+    # "runs" counts evaluations: the last token is sampled and not evaluated, and none is shown as one.
+    if answer[3] == "runs" and accepted is not None:
+        completion = max(0, int(accepted[2]) - prompt_tokens)
+    elif answer[3] == "runs" and sampled is not None:
+        completion = int(sampled[2])
     return Counters(prompt_tokens, completion, float(prompt[1]), float(answer[1]))
 
 

@@ -231,6 +231,7 @@ class Program:
     Attributes:
         flags: As given.
         tells_counters: Whether it has been seen to print its counters, which are its last words.
+        tells_end: Whether it has been seen to print what llama.cpp prints behind an answer.
     """
 
     def __init__(
@@ -247,16 +248,44 @@ class Program:
         self._directory = directory
         self.flags = flags
         self.tells_counters = False
+        self.tells_end = False
 
     def is_whole(self, outcome: Outcome) -> bool:
         """Whether all of the output came.
 
         llama.cpp prints from a thread of its own and does not wait for it at the end (issue 22142), so a program that
-        ends quickly on a busy machine may lose its last words, and the answer with them. The counters come last of all.
+        ends quickly on a busy machine may lose its last words, and the answer with them. The counters come last of all;
+        of a program that prints none, the end of an answer is known by the marks behind it, if it prints those.
         """
         if self.is_chat_client:
             return outcome.has_end
-        return outcome.is_ended_by_model or outcome.counters.prompt_tokens is not None or not self.tells_counters
+        if outcome.is_ended_by_model or outcome.counters.prompt_tokens is not None:
+            return True
+        return not self.tells_counters and (outcome.has_end or not self.tells_end)
+
+    def is_cut(self, outcome: Outcome, n_predict: int, n_ctx: int, *, has_text: bool) -> bool:
+        """Whether a limit ended the answer, and not the model.
+
+        Args:
+            outcome: How it ended.
+            n_predict: The limit of the answer in tokens; none, if it is not above 0.
+            n_ctx: The window in tokens.
+            has_text: Whether there is any; without a word it was hardly a limit.
+        """
+        n_made = outcome.counters.completion_tokens
+        if outcome.is_ended_by_model:
+            return False
+        if outcome.has_end and has_text and not self.is_chat_client:
+            return True  # llama.cpp's mark of an end by the model is missing
+        # Otherwise it does not say why it ended, and its counters, if there are any, must tell.
+        if n_made is None:
+            return False
+        return n_made >= n_predict > 0 or (outcome.counters.prompt_tokens or 0) + n_made >= n_ctx
+
+    @property
+    def may_be_silent(self) -> bool:
+        """Whether nothing at all may be its answer: it is not known to say more than the answer."""
+        return not self.is_chat_client and not self.tells_counters
 
     @property
     def name(self) -> str:

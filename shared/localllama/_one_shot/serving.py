@@ -88,7 +88,9 @@ def _try_out(program: Program) -> None:
         try:
             for _ in run.texts():
                 pass
-            program.tells_counters = run.outcome().counters.prompt_tokens is not None
+            outcome = run.outcome()
+            program.tells_counters = outcome.counters.prompt_tokens is not None
+            program.tells_end |= outcome.has_end
         except ProgramError as error:
             if not n_left or not error.is_unexplained:
                 raise

@@ -26,9 +26,11 @@ from localllama import (
     RequestTimeoutError,
     RuntimeBrokenError,
     RuntimeNotFoundError,
+    SamplingSettings,
     ServerStartError,
     TimeoutSettings,
 )
+from localllama._one_shot.answering import MOST_RUNS
 from localllama._runtime import resolve
 from support.one_shot_program import make_one_shot_program
 from support.waiting import wait_until
@@ -122,6 +124,59 @@ def test_characters_in_pieces(client_of: MakeClient) -> None:
     assert (result.text, result.finish_reason) == ("Grüße 🎉", "stop")
     assert result.usage is not None
     assert result.usage.is_estimated, "this program counts nothing"
+
+
+_COUNTS_AND_ENDS_NOTHING = "out.write(b'x')\nsys.exit() if is_trial else None\n"
+_COUNTED = (
+    "sys.stderr.write('x: prompt eval time = 1.00 ms / 4 tokens\\nx: eval time = 1.00 ms / 6 runs\\n'"
+    "'x: samplers time = 1.00 ms / 11 tokens\\n')\n"
+)
+
+
+def test_half_an_answer_of_a_program_that_counts_nothing_is_no_answer(client_of: MakeClient, tmp_path: Path) -> None:
+    """In its trial it wrote what llama.cpp writes behind an answer. Without that it is half an answer, exit code 0 or not."""
+    runs = tmp_path / "runs"
+    body = f"out.write(b'{{\"name\": \"An')\nopen({str(runs)!r}, 'a').write('.')"
+    with client_of(body) as client:
+        with pytest.raises(ProgramFailedError, match="lost the end of its answer") as caught:
+            client.chat(HELLO)
+    assert caught.value.exit_code == 0
+    assert runs.read_text() == "." * MOST_RUNS, "it has been asked for the rest"
+
+
+def test_half_an_answer_is_written_once_more(client_of: MakeClient, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    body = f"""
+if os.path.exists({str(marker)!r}):
+    out.write(b"one two three\\n\\n")
+else:
+    open({str(marker)!r}, "w").close()
+    out.write(b"one tw")
+"""
+    with client_of(body) as client:
+        result = client.chat(HELLO)
+    assert (result.text, result.finish_reason) == ("one two three", "length")
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reason"),
+    [
+        ("out.write(b'all [end of text]\\n\\n\\n')", "all", "stop"),
+        ("out.write(b'all\\n\\n')", "all", "length"),
+        (_COUNTS_AND_ENDS_NOTHING + "out.write(b'yz')", "xyz", "stop"),
+        (_COUNTED + _COUNTS_AND_ENDS_NOTHING + "out.write(b'yz')", "xyz", "length"),
+        (_COUNTED.replace("11", "10") + _COUNTS_AND_ENDS_NOTHING + "out.write(b'yz')", "xyz", "stop"),
+    ],
+    ids=["the model", "a limit", "says nothing", "counts as many as it may", "counts less"],
+)
+def test_the_finish_reason_is_what_the_program_tells(
+    micro_model: Path, tmp_path: Path, body: str, text: str, reason: str
+) -> None:
+    program = make_one_shot_program(tmp_path, body, fails_trial="is_trial" in body)
+    sampling = SamplingSettings(max_tokens=7)
+    with LocalLlamaClient(settings_for(micro_model, program, "x"), sampling=sampling) as client:
+        result = client.chat(HELLO)
+    assert (result.text, result.finish_reason) == (text, reason)
 
 
 @pytest.mark.parametrize("written", [r"out.write(b' [end of text]\n\n\n')", "pass"], ids=["its end", "nothing"])

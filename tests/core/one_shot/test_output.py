@@ -26,9 +26,12 @@ def read(reader: OutputReader, data: bytes, step: int) -> str:
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("is_ended_by_model", [True, False])
-def test_the_end_is_taken_off_exactly(text: str, step: int, is_ended_by_model: bool) -> None:
-    trailer = " [end of text]\n\n\n" if is_ended_by_model else "\n\n"
+@pytest.mark.parametrize(
+    ("trailer", "is_ended_by_model"),
+    [(" [end of text]\n\n\n", True), ("\n\n", False), (" [end of text]\n", True)],
+    ids=["by the model", "by a limit", "before September 2024"],
+)
+def test_the_end_is_taken_off_exactly(text: str, step: int, trailer: str, is_ended_by_model: bool) -> None:
     reader = OutputReader()
     assert read(reader, (text + trailer).encode(), step) == text
     assert reader.is_ended_by_model is is_ended_by_model
@@ -105,6 +108,14 @@ def test_counters_of_the_generations_of_llama_cpp() -> None:
     cli = """slot print_timing: id  0 | task 0 | prompt eval time =    1224.20 ms /    12 tokens
 slot print_timing: id  0 | task 0 |        eval time =    1588.08 ms /    13 tokens"""
     assert (read_counters(cli).prompt_tokens, read_counters(cli).completion_tokens) == (12, 13)
+    middle = """llama_perf_sampler_print:    sampling time =       6.11 ms /    17 runs   (    1.22 ms per token)
+llama_perf_context_print: prompt eval time =     442.01 ms /    12 tokens (   36.83 ms per token)
+llama_perf_context_print:        eval time =    1659.01 ms /     4 runs   (  414.75 ms per token)"""
+    assert (read_counters(middle).prompt_tokens, read_counters(middle).completion_tokens) == (12, 5)
+    oldest = """llama_print_timings:      sample time =       2.61 ms /     5 runs   (    0.52 ms per token)
+llama_print_timings: prompt eval time =     442.01 ms /    12 tokens (   36.83 ms per token)
+llama_print_timings:        eval time =    1659.01 ms /     4 runs   (  414.75 ms per token)"""
+    assert (read_counters(oldest).prompt_tokens, read_counters(oldest).completion_tokens) == (12, 5)
     assert read_counters("nothing").prompt_tokens is None
 
 

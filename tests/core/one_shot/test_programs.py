@@ -57,6 +57,14 @@ def test_streamed_and_whole_answers_are_the_same(micro: ServerSettings) -> None:
     assert result.usage.is_estimated is False
 
 
+def test_a_full_window_is_a_limit_too(micro: ServerSettings) -> None:
+    with LocalLlamaClient(micro) as client:
+        result = client.chat(HELLO, sampling=ENDLESS)
+    assert result.finish_reason == "length"
+    assert result.usage is not None
+    assert 500 < result.usage.total_tokens <= 512
+
+
 def test_the_server_says_the_same(micro: ServerSettings) -> None:
     """A prompt of backslashes, newlines at both ends, a command of llama-cli: the model sees it as it is."""
     greedy = SamplingSettings(max_tokens=10, temperature=0)
