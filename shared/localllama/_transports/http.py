@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any, Literal
 
 import httpcore
@@ -194,13 +195,23 @@ class HTTPTransport(_Base):
         self._client.close()
 
     @contextlib.contextmanager
-    def _exchange(self, method: str, path: str, content: bytes | None, clock: CallClock) -> Iterator[httpx.Response]:
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        clock: CallClock,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> Iterator[httpx.Response]:
         request = self._client.build_request(method, path, content=content, **_extras(content, clock))
         response = self._client.send(request, stream=True)
         try:
             yield response
         finally:
-            response.close()
+            # A stream that nobody closed may be collected when the interpreter is half gone: httpx would make a timedelta
+            # then, which crashes CPython. The system closes the socket.
+            if not is_finalizing():
+                response.close()
 
     def _json(
         self, method: str, path: str, content: bytes | None, timeouts: TimeoutSettings, began: float | None

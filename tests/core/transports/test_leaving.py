@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,35 @@ def test_a_forgotten_generator_leaves_at_once(tmp_path: Path) -> None:
         next(stream)
         del stream
         gc.collect()
+        server.wait_until_left()
+
+
+FORGETFUL_PROGRAM = """
+import builtins, sys
+from localllama import TimeoutSettings
+from localllama.types import Endpoint
+from localllama._protocol.stream import ChatStreamParser
+from localllama._transports.http import HTTPTransport
+
+class Holder: ...
+
+transport = HTTPTransport(Endpoint("http://localllama", socket_path=sys.argv[1]))
+builtins.holder = Holder()
+builtins.holder.itself = builtins.holder
+builtins.holder.stream = transport.stream("/v1/chat/completions", {}, ChatStreamParser(), TimeoutSettings())
+print(next(builtins.holder.stream).text)
+"""
+
+
+def test_a_program_may_end_with_a_stream_that_nobody_closed(tmp_path: Path) -> None:
+    """It is collected last of all, when httpx's own closing crashes CPython 3.13."""
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+        path = server.endpoint.socket_path
+        assert path is not None
+        ended = subprocess.run(
+            [sys.executable, "-c", FORGETFUL_PROGRAM, path], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (ended.returncode, ended.stdout) == (0, "Hello\n"), ended.stderr
         server.wait_until_left()
 
 
