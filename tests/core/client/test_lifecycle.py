@@ -41,6 +41,13 @@ LONG = SamplingSettings(max_tokens=4000, ignore_eos=True)
 MakeSettings = Callable[..., ServerSettings]
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs_yet() -> None:
+    """Graphs of the tests before may be garbage that still holds the server which their class shared."""
+    gc.collect()
+    wait_until(lambda: servers_of_this_process() == [], seconds=5, what="the end of the servers of other tests")
+
+
 @pytest.fixture
 def client(make_settings: MakeSettings) -> Iterator[LocalLlamaClient]:
     with LocalLlamaClient(make_settings(), sampling=SHORT) as client:
