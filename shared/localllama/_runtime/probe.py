@@ -23,11 +23,12 @@ from localllama.errors import RuntimeBrokenError
 from .environment import without_llama_variables
 from .exit_reason import exit_words, loader_fault
 from .one_shot_flags import ProgramForm, form_of_help, stand_in_flags
-from .probe_cache import FileStamp, command_stamp, forget, remember, remembered
+from .probe_cache import FileStamp, command_stamp, forget, forget_question, remember, remembered
 from .runtime import Runtime
 
 __all__ = [
     "forget_answers",
+    "forget_foreign_programs",
     "listed_flags",
     "one_shot_form",
     "runtime_version",
@@ -42,6 +43,10 @@ _ESSENTIAL_FLAGS = frozenset({"--model", "--host", "--port", "--ctx-size"})
 # Descriptions stand 30 columns or more to the right; builds of 2024 indented the flags a little.
 _ENTRY = re.compile(r" {0,12}-")
 _FORMS = (*get_args(ProgramForm), None)
+# What another program says to `--help`; one that breaks says no such thing.
+_USAGE = re.compile(r"^\s*usage:", re.IGNORECASE | re.MULTILINE)
+_FOREIGN = "another program"
+_MOST_TAIL_CHARACTERS = 2000
 _FLAG = re.compile(r"--?[A-Za-z][\w.-]*")
 _VERSION_PATTERNS = (
     re.compile(r"version: (?P<version>\S+) \(build (?P<build>\d+), commit (?P<commit>\w+)\)"),
@@ -70,7 +75,8 @@ class _Run:
 def supported_flags(runtime: Runtime, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> frozenset[str]:
     """Every spelling of every flag that the program lists, such as "-c" and "--ctx-size"; removed ones are left out.
 
-    Remembered, on disk too, for as long as the program's file does not change; that it cannot answer is not.
+    Remembered, on disk too, for as long as the program's file does not change, and so is that it is another program; that
+    it cannot answer is not.
 
     Raises:
         RuntimeBrokenError: It could not even print its help, or is not llama.cpp's server.
@@ -138,6 +144,11 @@ def forget_answers(runtime: Runtime) -> None:
     forget(runtime.command)
 
 
+def forget_foreign_programs() -> None:
+    """Ask again whether programs that were something else are llama.cpp's."""
+    forget_question(_FOREIGN)
+
+
 def _version_in(output: str) -> str | None:
     for pattern in _VERSION_PATTERNS:
         match = pattern.search(output)
@@ -174,6 +185,10 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
     kept = _kept_help(runtime)
     if kept is not None:
         return kept
+    question = f"{_FOREIGN}, not {runtime.kind}"
+    known = remembered(question, runtime.command)
+    if isinstance(known, str):
+        raise _broken(runtime, _foreign_words(runtime), known)
     run = _help_run(runtime, timeout_seconds)
     flags = _listed_flags(run.output)
     help_ = _read_help(runtime, run, flags)
@@ -182,16 +197,21 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
             f"help of {runtime.kind}", runtime.command, [sorted(help_.flags), help_.supports_unix_sockets, help_.form]
         )
         return help_
+    fault = loader_fault(run.output)
     if run.is_timed_out:
         reason = f"did not print its help within {timeout_seconds:g} s"
-    elif run.exit_code == 0:
-        name = "llama-completion" if runtime.kind == "one-shot" else "llama-server"
-        reason = f"does not list {name}'s flags, so it is another program"
+    elif run.exit_code == 0 or (run.exit_code is not None and fault is None and _USAGE.search(run.output)):
+        remember(question, runtime.command, _tail(run.output))
+        reason = _foreign_words(runtime)
     else:
         reason = exit_words(run.exit_code, run.signal_number)
-        fault = loader_fault(run.output)
         reason += f": {fault}" if fault else ""
     raise _broken(runtime, reason, run.output)
+
+
+def _foreign_words(runtime: Runtime) -> str:
+    name = "llama-completion" if runtime.kind == "one-shot" else "llama-server"
+    return f"does not list {name}'s flags, so it is another program"
 
 
 def _read_help(runtime: Runtime, run: _Run, flags: frozenset[str]) -> _Help | None:
@@ -214,8 +234,12 @@ def _broken(runtime: Runtime, reason: str, output: str) -> RuntimeBrokenError:
         hint=f"Run `{' '.join(runtime.program or runtime.command)} --help` by hand, reinstall llama.cpp, "
         'or use the embedded runtime: pip install "localllama[runtime]"',
         runtime=runtime.origin,
-        log_tail="\n".join(output.rstrip().splitlines()[-_TAIL_LINES:]),
+        log_tail=_tail(output),
     )
+
+
+def _tail(output: str) -> str:
+    return "\n".join(output.rstrip().splitlines()[-_TAIL_LINES:])[-_MOST_TAIL_CHARACTERS:]
 
 
 def _run(command: list[str], timeout_seconds: float) -> _Run:

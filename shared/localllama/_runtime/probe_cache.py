@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from localllama._whole_file import write_json
 
 from .cache_directory import cache_directory
 
-__all__ = ["FileStamp", "command_stamp", "forget", "remember", "remembered"]
+__all__ = ["FileStamp", "command_stamp", "forget", "forget_question", "remember", "remembered"]
 
 FileStamp = tuple[str, int, int]
 """A part of a command line; if it is the path of a file, its size and its modification time in nanoseconds, else -1."""
@@ -71,9 +71,18 @@ def remember(question: str, command: Sequence[str], answer: Any) -> None:
 
 def forget(command: Sequence[str]) -> None:
     """Drop every answer of a program."""
-    entries = _entries()
     end = _key("", command)
-    kept = {key: entry for key, entry in entries.items() if not key.endswith(end)}
+    _drop(lambda key: key.endswith(end))
+
+
+def forget_question(begin: str) -> None:
+    """Drop the answers of all programs to the questions that begin so."""
+    _drop(lambda key: key.startswith(begin))
+
+
+def _drop(is_dropped: Callable[[str], bool]) -> None:
+    entries = _entries()
+    kept = {key: entry for key, entry in entries.items() if not is_dropped(key)}
     if len(kept) < len(entries):
         _write(kept)
 

@@ -11,7 +11,7 @@ from localllama.errors import LocalLlamaError, RuntimeBrokenError, RuntimeNotFou
 
 from .environment import without_llama_variables
 from .exit_reason import exit_words
-from .probe import forget_answers, runtime_version, supported_flags
+from .probe import forget_answers, forget_foreign_programs, runtime_version, supported_flags
 from .probe_cache import remember, remembered
 from .resolve import candidate_runtimes, programs_not_executable
 from .runtime import Runtime
@@ -96,6 +96,8 @@ def report_runtimes(choice: str, environ: Mapping[str, str], *, is_fresh: bool =
     Raises:
         ConfigurationError: `choice`, or LOCALLLAMA_RUNTIME, names a program that is not there.
     """
+    if is_fresh:
+        forget_foreign_programs()
     try:
         candidates = candidate_runtimes(choice, environ)
     except RuntimeNotFoundError as error:

@@ -184,7 +184,6 @@ def _walk(request: StartRequest, *, allow_mock: bool) -> StartedServer | _NoneSe
         except (RuntimeBrokenError, UnsupportedFeatureError) as error:
             # Also a build that lacks a flag which a setting asks for: the next one may have it.
             broken.append(error)
-            forget_answers(runtime)
             lacks_server &= isinstance(error, RuntimeBrokenError) or runtime.kind == "one-shot"
             if position + 1 < len(candidates):
                 _warn_once(runtime, candidates[position + 1], error)
@@ -220,6 +219,15 @@ def _all_broken(broken: list[RuntimeBrokenError | UnsupportedFeatureError]) -> L
 def _start_with(request: StartRequest, runtime: Runtime) -> StartedServer:
     flags = supported_flags(runtime)
     refuse_open_port(runtime, request.settings)
+    try:
+        return _start_at_an_address(request, runtime, flags)
+    except (RuntimeBrokenError, UnsupportedFeatureError):
+        # What it says of itself may be what is wrong: it may need another library now than when it was asked.
+        forget_answers(runtime)
+        raise
+
+
+def _start_at_an_address(request: StartRequest, runtime: Runtime, flags: frozenset[str]) -> StartedServer:
     for attempt in range(_BIND_ATTEMPTS):
         try:
             return _launch_and_wait(request, runtime, flags)

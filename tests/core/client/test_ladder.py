@@ -23,6 +23,7 @@ from localllama import (
     ServerStartError,
     ServerStartTimeoutError,
 )
+from localllama._runtime import probe
 from support.fake_llama_server import Behaviour, make_fake_llama_server
 
 HELLO = ChatRequest((Message("user", "Hello"),))
@@ -69,6 +70,25 @@ def test_a_broken_server_on_path_is_passed_over(
         with warnings.catch_warnings():
             warnings.simplefilter("error", LocalLlamaWarning)
             assert again.chat(HELLO).text, "it has been said once"
+
+
+def test_a_foreign_program_of_that_name_is_asked_once(
+    tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start walks past it, and so does each new process: what it said is kept on disk."""
+    asked = tmp_path / "asked"
+    for name in ("llama", "llama-server"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\necho "usage: {name} [-h] {{model}}"\nexit 2\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for number in range(2):
+        monkeypatch.setattr(probe, "_known", {})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LocalLlamaWarning)
+            with LocalLlamaClient(make_settings(runtime="auto", env={"NUMBER": str(number)}), sampling=SHORT) as client:
+                assert client.chat(HELLO).text
+    assert sorted(asked.read_text().splitlines()) == ["llama serve --help", "llama-server --help"]
 
 
 def test_a_program_named_in_the_environment_comes_first(

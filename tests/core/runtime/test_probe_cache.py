@@ -214,6 +214,43 @@ def test_what_failed_is_not_kept(program: Counted, kept: Path, fresh: Callable[[
     assert not kept.exists()
 
 
+_FOREIGN = [
+    "echo 'some text'; exit",
+    "echo 'usage: llama [-h] {model,download}'; echo \"error: invalid choice: 'serve'\"; exit 2",
+]
+
+
+@pytest.mark.parametrize("ends", _FOREIGN, ids=["exits with 0", "prints its usage"])
+def test_that_it_is_another_program_is_kept_for_as_long_as_it_is_the_same(
+    program: Counted, kept: Path, fresh: Callable[[], None], ends: str
+) -> None:
+    program.write(ends=ends)
+    said = []
+    for _ in range(2):
+        fresh()
+        with pytest.raises(RuntimeBrokenError, match="is another program") as caught:
+            supported_flags(program.runtime)
+        said.append((str(caught.value), caught.value.log_tail))
+    assert said[0] == said[1]
+    assert said[0][1]
+    assert program.asked() == ["--help"]
+    program.write()
+    assert "--model" in supported_flags(program.runtime)
+
+
+def test_a_diagnosis_asks_another_program_anew(program: Counted, kept: Path, tmp_path: Path) -> None:
+    """It may have been a wrapper of llama.cpp's without what it wraps."""
+    (tmp_path / "bin").mkdir()
+    program.path = tmp_path / "bin" / "llama"
+    program.write(ends="echo usage: llama; exit 2")
+    environ = {"PATH": str(tmp_path / "bin")}
+    for _ in range(2):
+        report_runtimes("llama-server", environ)
+    assert program.asked() == ["serve --help"]
+    report_runtimes("llama-server", environ, is_fresh=True)
+    assert program.asked() == ["serve --help"] * 2
+
+
 def test_another_kind_of_the_same_program_is_another_question(program: Counted, kept: Path) -> None:
     supported_flags(program.runtime)
     one_shot = Runtime("one-shot", program.runtime.command, program.runtime.origin, program.runtime.command)
