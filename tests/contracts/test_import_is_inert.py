@@ -126,7 +126,7 @@ def test_import_of_the_core_loads_nothing_costly() -> None:
 @pytest.mark.parametrize("package", ["localllama", "langchain_localllama", "llamaindex_localllama"])
 def test_import_loads_no_private_package_of_the_core_that_starts_things(package: str) -> None:
     loaded = {name for name in _watch(package)["modules"] if name.startswith("localllama._")}
-    assert not any(name.startswith(("localllama._server.process", "localllama._transports.http")) for name in loaded)
+    assert not any(name.startswith(("localllama._processes.process", "localllama._transports.http")) for name in loaded)
 
 
 @pytest.mark.parametrize("package", ["localllama", "langchain_localllama", "llamaindex_localllama"])

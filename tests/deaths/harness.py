@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from localllama._server.private_directory import sweep_private_directories
-from localllama._server.supervisor import BOOTSTRAP
+from localllama._processes.private_directory import sweep_private_directories
+from localllama._processes.supervisor import BOOTSTRAP
 from support.processes import ProcessIdentity, processes_with_token
 from support.waiting import wait_until
 
@@ -125,6 +125,10 @@ class Trial:
             return self._matching(word)
 
         return str(wait_until(heard, seconds=seconds, what=f"{word} from the owner"))
+
+    def wait_for_file(self, path: Path) -> None:
+        """Wait until what the owner has started writes this file."""
+        wait_until(path.exists, seconds=60, what=f"{path.name}; the owner says: {self.errors()}")
 
     def interrupt_until(self, word: str) -> None:
         """Interrupt the owner until it says `word`: one that arrives inside a finalizer Python itself throws away.

@@ -13,7 +13,7 @@ from pathlib import Path
 import coverage
 import pytest
 
-from localllama._server import launch_posix
+from localllama._processes import launch_posix
 
 __all__ = ["measure_supervisors"]
 

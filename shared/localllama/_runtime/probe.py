@@ -6,18 +6,16 @@ llama-server. So the flags that a program lists are the truth, and its version i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from localllama._processes.process import LaunchPlan, launch
 from localllama.errors import RuntimeBrokenError
 
 from .environment import without_llama_variables
@@ -47,6 +45,8 @@ _FORMS = (*get_args(ProgramForm), None)
 _USAGE = re.compile(r"^\s*usage:", re.IGNORECASE | re.MULTILINE)
 _FOREIGN = "another program"
 _MOST_TAIL_CHARACTERS = 2000
+# What is said where the kernel will not run it (`supervisor.become_server`).
+_REFUSAL = re.compile(r"\Alocalllama: cannot run .*: ([^:\n]+)\n\Z", re.DOTALL)
 _FLAG = re.compile(r"--?[A-Za-z][\w.-]*")
 _VERSION_PATTERNS = (
     re.compile(r"version: (?P<version>\S+) \(build (?P<build>\d+), commit (?P<commit>\w+)\)"),
@@ -223,9 +223,13 @@ def _read_help(runtime: Runtime, run: _Run, flags: frozenset[str]) -> _Help | No
 
 def _help_run(runtime: Runtime, timeout_seconds: float) -> _Run:
     try:
-        return _run([*(runtime.program or runtime.command), "--help"], timeout_seconds)
+        run = _run([*(runtime.program or runtime.command), "--help"], timeout_seconds)
     except OSError as error:
         raise _broken(runtime, f"could not be started: {error.strerror or error}", "") from error
+    refusal = _REFUSAL.search(run.output)
+    if refusal:
+        raise _broken(runtime, f"could not be started: {refusal.group(1)}", "")
+    return run
 
 
 def _broken(runtime: Runtime, reason: str, output: str) -> RuntimeBrokenError:
@@ -243,41 +247,26 @@ def _tail(output: str) -> str:
 
 
 def _run(command: list[str], timeout_seconds: float) -> _Run:
+    """Run a program to its end, or for so long, and leave nothing of it.
+
+    It is launched like a server: one that hangs, serves instead of answering, or starts others is gone when this returns,
+    and also when this process is killed meanwhile.
+    """
     env = without_llama_variables(os.environ)
     # A config.ini of llama.cpp could name a flag that this build refuses.
     env["XDG_CONFIG_HOME"] = os.devnull
-    # A file and not a pipe: a grandchild that keeps a pipe open would hold us long after the program is gone.
     with tempfile.TemporaryFile() as output:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-        ) as process:
-            try:
-                status = process.wait(timeout_seconds)
-                is_timed_out = False
-            except BaseException as error:
-                _kill_session(process)
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-                status = process.wait()
-                is_timed_out = True
+        plan = LaunchPlan(command, env, directory=None, output=output.fileno())
+        process = launch(plan)
+        try:
+            status = process.wait_for_exit(timeout_seconds)
+        finally:
+            process.stop()
         output.seek(0)
-        text = output.read(_OUTPUT_LIMIT_BYTES).decode("utf-8", "replace")
-    if status < 0 and os.name == "posix":
-        return _Run(None, -status, text, is_timed_out)
-    return _Run(status, None, text, is_timed_out)
-
-
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+        text = output.read(_OUTPUT_LIMIT_BYTES).decode("utf-8", "replace") or process.log_tail()
+    if status is None:
+        return _Run(None, None, text, is_timed_out=True)
+    return _Run(status.exit_code, status.signal_number, text)
 
 
 def _listed_flags(text: str) -> frozenset[str]:

@@ -1,1 +1,1 @@
-"""Owning the llama-server child: command, process, supervisor, readiness, shared servers."""
+"""The llama-server child: its command, its start, its readiness, and who shares it."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from localllama._processes.process import ExitStatus
 from localllama._runtime.exit_reason import exit_words
 from localllama.errors import ServerCrashedError
-
-from .process import ExitStatus
 
 if TYPE_CHECKING:
     from .start import StartedServer

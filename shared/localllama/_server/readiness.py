@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from localllama._processes.process import ExitStatus, ServerProcess
 from localllama.types import Endpoint
-
-from .process import ExitStatus, ServerProcess
 
 HealthProbe = Callable[[Endpoint, float], Literal["ready", "loading", "unreachable"]]
 """Asks `/health` once; the second argument is its time limit in seconds. Passed in, because HTTP lives above."""

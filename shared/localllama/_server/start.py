@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from localllama._processes.private_directory import make_private_directory, remove_private_directory
+from localllama._processes.process import LOG_BYTES, ExitStatus, LaunchPlan, ServerProcess, launch
 from localllama._runtime.probe import forget_answers, supported_flags, supports_unix_sockets
 from localllama._runtime.resolve import candidate_runtimes
 from localllama._runtime.runtime import Runtime
@@ -40,8 +42,6 @@ from .command import child_environment, redacted_command, server_arguments
 from .ended import describe_exit, last_lines
 from .failures import NEXT_RUNTIME, StartFailure, classify_start_failure
 from .lesser_rungs import refuse_open_port, warn_of_rung
-from .private_directory import make_private_directory, remove_private_directory
-from .process import LOG_BYTES, ExitStatus, LaunchPlan, ServerProcess, launch
 from .readiness import HealthProbe, wait_until_ready
 
 if TYPE_CHECKING:

@@ -126,6 +126,16 @@ def test_a_program_that_hangs_is_given_up_with_all_that_it_started(tmp_path: Pat
     wait_until(lambda: not psutil.pid_exists(sleeper) or is_zombie(sleeper), seconds=5, what="the end of the sleeper")
 
 
+def test_what_a_program_starts_while_it_is_asked_is_gone(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    text = f"sleep 60 & echo $! > {pids}\nsetsid sh -c 'echo $$ >> {pids}; exec sleep 60' &\n"
+    text += f"while [ $(wc -l < {pids}) -lt 2 ]; do sleep 0.01; done\ncat <<'END'\n{HELP_OF_2026}\nEND"
+    assert "--host" in supported_flags(program(tmp_path / "forking", text))
+    sleepers = [int(pid) for pid in pids.read_text().split()]
+    assert len(sleepers) == 2
+    wait_until(lambda: all(is_zombie(pid) for pid in sleepers), seconds=5, what="the end of the sleepers")
+
+
 def is_zombie(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

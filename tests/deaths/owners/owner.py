@@ -357,7 +357,7 @@ def with_shell_supervisor() -> None:
 def with_kqueue_supervisor() -> None:
     from pathlib import Path
 
-    from localllama._server import launch_posix
+    from localllama._processes import launch_posix
 
     imitation = Path(__file__).with_name("kqueue_imitation.py").read_text(encoding="utf-8")
     launch_posix.supervisor_program = lambda _: "\n".join(

@@ -23,8 +23,8 @@ def start(mode: str) -> Any:
 
 
 def start_stand_in() -> Any:
-    from localllama._server.private_directory import make_private_directory
-    from localllama._server.process import LaunchPlan, launch
+    from localllama._processes.private_directory import make_private_directory
+    from localllama._processes.process import LaunchPlan, launch
 
     directory = make_private_directory()
     server_socket = directory / "server.sock"

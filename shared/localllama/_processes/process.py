@@ -25,14 +25,17 @@ class LaunchPlan:
         argv: The command line; `argv[0]` is a path, or a name to be found on the PATH of `env`.
         env: The complete environment of the server; nothing of ours is added. Kept out of the repr.
         directory: The private directory of this server (see `private_directory`). From `launch` on it belongs to the
-            server: it is removed with all its contents when the server has ended, also when the launch fails.
+            server: it is removed with all its contents when the server has ended, also when the launch fails. None for
+            a program that is asked one question, such as `--help`, and needs none.
         log_bytes: How much of what it prints is kept.
+        output: A descriptor that takes all that is printed, in place of the log; -1 for the log.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(repr=False)
-    directory: Path
+    directory: Path | None
     log_bytes: int = LOG_BYTES
+    output: int = -1
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from localllama._server import supervisor_linux, supervisor_macos
+from localllama._processes import supervisor_linux, supervisor_macos
 from support.waiting import wait_until
 
 IMITATION = Path(__file__).parents[2] / "deaths/owners/kqueue_imitation.py"

@@ -63,15 +63,15 @@ def make_private_directory() -> Path:
     )
 
 
-def duplicate_lock(directory: Path) -> int:
+def duplicate_lock(directory: Path | None) -> int:
     """A second descriptor that holds the lock of a directory made here, the caller's to close; -1 if there is none."""
-    descriptor = _locks.get(directory, -1)
+    descriptor = _locks.get(directory, -1) if directory is not None else -1
     return os.dup(descriptor) if descriptor >= 0 else -1
 
 
-def release_lock(directory: Path) -> None:
+def release_lock(directory: Path | None) -> None:
     """Let go of the lock; the directory stays in use as long as someone else holds a copy of it."""
-    descriptor = _locks.pop(directory, -1)
+    descriptor = _locks.pop(directory, -1) if directory is not None else -1
     if descriptor >= 0:
         os.close(descriptor)
 
@@ -84,8 +84,10 @@ def sweep_private_directories(base: str) -> None:
                 remove_tree(entry.path)
 
 
-def remove_private_directory(directory: Path) -> None:
-    """Remove a directory that no server runs in; one that is gone already is no error."""
+def remove_private_directory(directory: Path | None) -> None:
+    """Remove a directory that no server runs in; one that is gone already, or none at all, is no error."""
+    if directory is None:
+        return
     if sys.platform == "win32":
         release_lock(directory)  # first: an open file cannot be removed there
     remove_tree(str(directory))

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from localllama._server import launch_posix
-from localllama._server.private_directory import make_private_directory
-from localllama._server.process import ExitStatus, LaunchPlan, ServerProcess, launch
+from localllama._processes import launch_posix
+from localllama._processes.private_directory import make_private_directory
+from localllama._processes.process import ExitStatus, LaunchPlan, ServerProcess, launch
 from localllama.errors import ServerStartError
 from support.processes import ProcessIdentity
 from support.waiting import wait_until
@@ -286,10 +286,10 @@ def test_program_that_is_about_to_end_starts_nothing(base: Path) -> None:
         "    try: launch(LaunchPlan(['sleep', '1000'], {'PATH': '/bin'}, make_private_directory()))\n"
         "    except ServerStartError as error: print(error)\n"
         "atexit.register(late)\n"
-        "from localllama._server.process import LaunchPlan, launch\n"
-        "from localllama._server.private_directory import make_private_directory\n"
+        "from localllama._processes.process import LaunchPlan, launch\n"
+        "from localllama._processes.private_directory import make_private_directory\n"
         "from localllama.errors import ServerStartError\n"
-        "import localllama._server.launch_posix\n"
+        "import localllama._processes.launch_posix\n"
     )
     ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert "about to end" in ended.stdout
@@ -299,8 +299,8 @@ def test_program_that_is_about_to_end_starts_nothing(base: Path) -> None:
 
 def test_handle_that_is_alive_at_exit_warns_of_nothing(base: Path) -> None:
     program = (
-        "from localllama._server.process import LaunchPlan, launch\n"
-        "from localllama._server.private_directory import make_private_directory\n"
+        "from localllama._processes.process import LaunchPlan, launch\n"
+        "from localllama._processes.private_directory import make_private_directory\n"
         "server = launch(LaunchPlan(['sleep', '1000'], {'PATH': '/bin:/usr/bin'}, make_private_directory()))\n"
         "print(server.pid)\n"
     )

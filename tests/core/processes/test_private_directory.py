@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from localllama._server import private_directory
-from localllama._server.private_directory import make_private_directory, remove_private_directory
+from localllama._processes import private_directory
+from localllama._processes.private_directory import make_private_directory, remove_private_directory
 from localllama.errors import ConfigurationError
 
 SOCKET_PATH_LIMIT = 100
@@ -122,7 +122,7 @@ def test_no_base_at_all_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> Non
 def made_by_another_process(base: Path, ending: str) -> Path:
     program = f"""
 import os, signal
-from localllama._server.private_directory import make_private_directory
+from localllama._processes.private_directory import make_private_directory
 directory = make_private_directory()
 (directory / "server.sock").touch()
 print(directory, flush=True)

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from localllama._server import windows_api
-from localllama._server.launch_windows import launch_in_job
-from localllama._server.private_directory import make_private_directory
-from localllama._server.process import ExitStatus, LaunchPlan
-from localllama._server.windows_api import Kernel32, environment_block
+from localllama._processes import windows_api
+from localllama._processes.launch_windows import launch_in_job
+from localllama._processes.private_directory import make_private_directory
+from localllama._processes.process import ExitStatus, LaunchPlan
+from localllama._processes.windows_api import Kernel32, environment_block
 from support.waiting import wait_until
 
 JOB = 1000

@@ -42,7 +42,7 @@ class _Log:
     def text(self) -> str:
         return b"".join(tuple(self._pieces)).decode(errors="replace")
 
-    def follow(self, output: int, directory: Path) -> None:
+    def follow(self, output: int, directory: Path | None) -> None:
         """Read to the end of the output, which is the end of the server, and clear up."""
         with os.fdopen(output, "rb", buffering=0) as stream:
             while data := stream.read(65536):
@@ -73,7 +73,7 @@ class _JobServerProcess(ServerProcess):
                 plan.argv,
                 plan.env,
                 stdin=inheritable_handle(stdin),
-                output=inheritable_handle(their_output),
+                output=inheritable_handle(plan.output if plan.output >= 0 else their_output),
             )
         except OSError as error:
             self._log.keep(f"localllama: cannot run {plan.argv[0]}: {error}\n".encode())

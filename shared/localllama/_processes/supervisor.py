@@ -79,14 +79,15 @@ class LogRing:
 class Supervisor:
     """Starts one server, waits for the first reason to end it, leaves nothing of it behind."""
 
-    def __init__(self, watch: "Watch", lifeline: int, status: int, log: int, directory: str) -> None:
+    def __init__(self, watch: "Watch", lifeline: int, status: int, log: int, directory: str, output: int = -1) -> None:
         self._watch = watch
         self._lifeline = lifeline
         self._status = status
         self._ring = LogRing(log)
         self._directory = directory
         self._server_pid = 0
-        self._server_output = -1
+        self._server_output = -1  # our end of the pipe that it prints to
+        self._output = output  # or the file
         self._is_told_to_stop = False
         self._wakeup = -1
 
@@ -124,8 +125,10 @@ class Supervisor:
         self._is_told_to_stop = True
 
     def _start(self, command: "list[str]", environment: "dict[str, str]") -> None:
-        self._server_output, output = os.pipe()
-        os.set_blocking(self._server_output, False)
+        output = self._output
+        if output < 0:
+            self._server_output, output = os.pipe()
+            os.set_blocking(self._server_output, False)
         supervisor_pid = os.getpid()
         self._server_pid = os.fork()
         if self._server_pid == 0:
@@ -146,7 +149,8 @@ class Supervisor:
 
     def _wait_for_a_reason_to_end(self) -> None:
         for descriptor in (self._lifeline, self._wakeup, self._server_output):
-            self._watch.watch(descriptor)
+            if descriptor >= 0:
+                self._watch.watch(descriptor)
         while not self._is_told_to_stop:
             ready = self._watch.wait()
             if self._server_output in ready and not self._copy_output():
@@ -174,7 +178,8 @@ class Supervisor:
             self._kill_group()
             _, outcome = os.waitpid(self._server_pid, 0)
             self._kill_strays()
-            self._copy_rest_of_output()
+            if self._server_output >= 0:
+                self._copy_rest_of_output()
         if self._server_pid or self._watch.is_owner_gone():
             # An owner that lives and gave us up before the start may be trying another way, in the same directory.
             remove_tree(self._directory)
@@ -262,9 +267,9 @@ def main(make_watch: "Callable[[int, int], Watch]") -> None:
     Args:
         make_watch: `OwnerWatch` of the platform: called with the owner's pid and its pidfd (or -1).
     """
-    owner_pid, lifeline, status, owner_descriptor, log, lock = (int(text) for text in sys.argv[2:8])
-    directory, command = sys.argv[8], sys.argv[9:]
-    for descriptor in (lifeline, status, owner_descriptor, log, lock):
+    owner_pid, lifeline, status, owner_descriptor, log, lock, output = (int(text) for text in sys.argv[2:9])
+    directory, command = sys.argv[9], sys.argv[10:]
+    for descriptor in (lifeline, status, owner_descriptor, log, lock, output):
         if descriptor >= 0:
             os.set_inheritable(descriptor, False)
     if os.getpgrp() != os.getpid():
@@ -275,5 +280,5 @@ def main(make_watch: "Callable[[int, int], Watch]") -> None:
         if name.startswith(SERVER_VARIABLE_PREFIX)
     }
     watch = make_watch(owner_pid, owner_descriptor)
-    Supervisor(watch, lifeline, status, log, directory).run(command, environment)
+    Supervisor(watch, lifeline, status, log, directory, output).run(command, environment)
     os._exit(0)  # there is nothing to finalize, and the owner may be waiting to reap us

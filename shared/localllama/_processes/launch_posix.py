@@ -131,7 +131,9 @@ def _reap_supervisors() -> None:
 class _PosixServerProcess(ServerProcess):
     creator_pid = -1  # nobody's, for `__del__` of an object whose making was interrupted
 
-    def __init__(self, directory: Path, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory) -> None:
+    def __init__(
+        self, directory: Path | None, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory
+    ) -> None:
         self.creator_pid = os.getpid()
         self.pid = 0
         self._directory = directory
@@ -289,6 +291,8 @@ def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
     try:
         log = _open_channels(ours, theirs, plan.log_bytes)
         theirs.add("lock", duplicate_lock(plan.directory))
+        if plan.output >= 0:
+            theirs.add("output", os.dup(plan.output))
         command, environment = make_command(plan, theirs)
         supervisor_pid = _spawn(command, environment, theirs, is_shell=make_command is _shell_command)
         server = _PosixServerProcess(plan.directory, ours, ChildIdentity(supervisor_pid), log)
@@ -328,20 +332,20 @@ def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
     # An executable with another name is a host that embeds Python; what it would do with our arguments nobody knows.
     if getattr(sys, "frozen", False) or not Path(executable or "").name.startswith(("python", "pypy")):
         raise _CannotLaunchError(f"sys.executable is {executable!r}, not a Python interpreter")
-    numbers = [str(theirs.get(name)) for name in ("lifeline", "status", "owner", "log", "lock")]
+    numbers = [str(theirs.get(name)) for name in ("lifeline", "status", "owner", "log", "lock", "output")]
     # The supervisor runs in the environment that its interpreter is known to run in; the server's travels inside, so
     # that no library path meant for the one reaches the other.
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(SERVER_VARIABLE_PREFIX)}
     environment.update({SERVER_VARIABLE_PREFIX + name: value for name, value in plan.env.items()})
     environment[PROGRAM_VARIABLE] = supervisor_program(
         "supervisor_macos" if hasattr(select, "kqueue") else "supervisor_linux"
     )
     command = [executable, "-I", "-S", "-c", BOOTSTRAP, "localllama-supervisor", str(os.getpid()), *numbers]
-    return [*command, str(plan.directory), *plan.argv], environment
+    return [*command, str(plan.directory or ""), *plan.argv], environment
 
 
 def _shell_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:  # noqa: ARG001 - one signature
-    command = ["/bin/sh", "-c", SHELL_PROGRAM, "localllama-supervisor", str(plan.directory), *plan.argv]
+    command = ["/bin/sh", "-c", SHELL_PROGRAM, "localllama-supervisor", str(plan.directory or ""), *plan.argv]
     return command, dict(plan.env)
 
 
@@ -353,7 +357,7 @@ def supervisor_program(platform: str) -> str:
 
 def program_parts(platform: str) -> list[str]:
     """The sources that make up the supervisor, in order."""
-    parts = [pkgutil.get_data("localllama._server", f"{name}.py") for name in ("supervisor", platform)]
+    parts = [pkgutil.get_data("localllama._processes", f"{name}.py") for name in ("supervisor", platform)]
     if None in parts:
         raise _CannotLaunchError("the supervisor's source is not there")
     return [part.decode() for part in parts if part]
@@ -367,7 +371,7 @@ def _spawn(command: list[str], environment: dict[str, str], theirs: _Descriptors
         env=environment,
         stdin=theirs.get("lifeline") if is_shell else subprocess.DEVNULL,
         stdout=theirs.get("status") if is_shell else subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=theirs.get("output") if is_shell and theirs.get("output") >= 0 else subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=theirs.numbers(),
     )

@@ -1,0 +1,1 @@
+"""Child processes that cannot outlive us: launching and stopping them, the supervisor, private directories."""
