@@ -11,6 +11,7 @@ import pickle
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -296,6 +297,20 @@ def test_a_server_that_was_just_handed_out_is_not_idle(make_settings: MakeSettin
         wait_until(lambda: shared.stop_if_idle(1), what="the idle stop")
         assert not client.is_running
         assert client.chat(HELLO).text
+
+
+def test_a_stream_that_is_read_slowly_keeps_its_server(make_settings: MakeSettings) -> None:
+    with LocalLlamaClient(make_settings(idle_timeout_seconds=0.2), sampling=SHORT) as client:
+        stream = client.stream_chat(HELLO)
+        next(stream)
+        pid = client.server_pid
+        client.chat(HELLO)  # its end is not that of the stream
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began >= 1, what="five times the idle timeout")
+        assert client.server_pid == pid is not None
+        before_the_end = time.monotonic()
+        stream.close()
+        assert client._connection._shared().idle_seconds() <= time.monotonic() - before_the_end
 
 
 def test_two_event_loops_one_after_the_other(make_settings: MakeSettings) -> None:

@@ -179,7 +179,29 @@ def test_the_finish_reason_is_what_the_program_tells(
     assert (result.text, result.finish_reason) == (text, reason)
 
 
-@pytest.mark.parametrize("written", [r"out.write(b' [end of text]\n\n\n')", "pass"], ids=["its end", "nothing"])
+COUNTERS = (
+    "x: prompt eval time =     1.00 ms /     4 tokens\\nx:        eval time =     1.00 ms /     2 runs\\n"
+    "x:    samplers time = 1.0 ms /     7 tokens\\n"
+)
+
+
+def test_what_looks_like_the_end_of_the_output_and_is_not(micro_model: Path, tmp_path: Path) -> None:
+    program = make_one_shot_program(tmp_path, "out.write(b'the mark is [end of')", fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, program, "looks like it")) as client:
+        assert client.chat(HELLO).text == "the mark is [end of"
+
+
+def test_a_begun_answer_goes_on(client_of: MakeClient) -> None:
+    with client_of("out.write(b' is four.\\n\\n')") as client:
+        result = client.chat(ChatRequest((*HELLO.messages, Message("assistant", "It"))))
+        assert result.text == "It is four."
+
+
+@pytest.mark.parametrize(
+    "written",
+    [r"out.write(b' [end of text]\n\n\n')", "pass", f'sys.stderr.write("{COUNTERS}")'],
+    ids=["its end", "nothing", "counters"],
+)
 def test_success_without_text_is_an_empty_answer_and_a_warning(client_of: MakeClient, written: str) -> None:
     with client_of(written) as client:
         with pytest.warns(LocalLlamaWarning, match="wrote no text"):
@@ -201,26 +223,25 @@ def test_calls_beyond_parallel_wait_for_their_turn(client_of: MakeClient) -> Non
     with client_of("out.write(b'a'); out.flush(); time.sleep(1000)") as client:
         first = client.stream_chat(HELLO)
         assert next(first).text == "a"
+        server = psutil.Process(client.server_pid)
+        n_threads = server.num_threads()
         with pytest.raises(RequestTimeoutError):
             client.chat(HELLO, timeouts=TimeoutSettings(first_token_seconds=0.3))
-        assert len(psutil.Process(client.server_pid).children()) == 1
+        assert len(server.children()) == 1
+        wait_until(lambda: server.num_threads() == n_threads, what="the end of the threads of who waited")
         first.close()
         assert next(client.stream_chat(HELLO)).text == "a"
 
 
 def test_lost_output_is_written_once_more(micro_model: Path, tmp_path: Path) -> None:
     """As llama-completion b11434 does on a busy machine: it ends before its thread for printing has printed."""
-    counters = (
-        "x: prompt eval time =     1.00 ms /     4 tokens\\nx:        eval time =     1.00 ms /     2 runs\\n"
-        "x:    samplers time = 1.0 ms /     7 tokens\\n"
-    )
     marker = tmp_path / "runs"
     body = f"""
 n = int(open({str(marker)!r}).read() or 0) if os.path.exists({str(marker)!r}) else 0
 open({str(marker)!r}, "w").write(str(n + 1))
 if is_trial or n == 3:
     out.write(b"one two three\\n\\n")
-    sys.stderr.write("{counters}")
+    sys.stderr.write("{COUNTERS}")
 elif n == 1:
     out.write(b"one tw")
 elif n == 2:
@@ -233,6 +254,26 @@ elif n == 2:
     assert result.usage is not None
     assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (4, 3)
     assert marker.read_text() == "4"
+
+
+def test_another_text_in_the_second_run_is_not_put_behind_the_first(micro_model: Path, tmp_path: Path) -> None:
+    """Nothing promises that a program writes the same twice, even with the same seed."""
+    marker = tmp_path / "has run"
+    body = f"""
+if is_trial:
+    out.write(b"x\\n\\n")
+    sys.stderr.write("{COUNTERS}")
+elif not os.path.exists({str(marker)!r}):
+    open({str(marker)!r}, "w").close()
+    out.write(b"one two")
+else:
+    out.write(b"uno due\\n\\n")
+    sys.stderr.write("{COUNTERS}")
+"""
+    program = make_one_shot_program(tmp_path, body, fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, program, "another")) as client:
+        with pytest.raises(ProgramFailedError, match="wrote another one when it was run again"):
+            client.chat(HELLO)
 
 
 def test_a_directory_and_a_file_that_is_no_program(micro_model: Path, tmp_path: Path) -> None:

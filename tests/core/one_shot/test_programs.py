@@ -49,6 +49,7 @@ def test_streamed_and_whole_answers_are_the_same(micro: ServerSettings) -> None:
     with LocalLlamaClient(micro, sampling=SHORT) as client:
         chunks = list(client.stream_chat(HELLO))
         result = client.chat(HELLO)
+        assert client.complete("Hello").finish_reason == "length"
     assert "".join(chunk.text for chunk in chunks) == result.text != ""
     assert result.finish_reason == "length"
     assert result.usage is not None

@@ -20,8 +20,10 @@ from localllama import (
     StreamInterruptedError,
     ToolCall,
     ToolCallDelta,
+    ToolSpec,
     Usage,
 )
+from localllama._protocol.leaked_calls import LeakedCallReader
 from localllama._protocol.stream import ChatStreamParser, CompletionStreamParser, StreamParser, make_tool_call_id
 from support.golden_streams import (
     CHAT_STREAMS,
@@ -206,6 +208,21 @@ def test_usage_on_the_finish_chunk_comes_last_all_the_same() -> None:
     assert [chunk.usage for chunk in chunks] == [None, None, Usage(5, 1, 6)]
 
 
+def test_of_usage_in_several_chunks_the_last_counts() -> None:
+    """As servers behind base_url send it that count along (`continuous_usage_stats`)."""
+    counts = [{"prompt_tokens": 22, "completion_tokens": n, "total_tokens": 22 + n} for n in (1, 2)]
+    pieces = [event({"choices": [], **HEAD, "usage": usage}) + delta(content="a") for usage in counts]
+    chunks, error = parse([ROLE, *pieces, delta("stop"), DONE])
+    assert error is None
+    assert [chunk.usage for chunk in chunks if chunk.usage] == [Usage(22, 2, 24)]
+
+
+def test_an_unknown_finish_reason_is_an_end_too() -> None:
+    chunks, error = parse([ROLE + delta(content="a") + delta("eos_token")])  # and no end mark behind it
+    assert error is None
+    assert chunks[-1].finish_reason == "stop"
+
+
 def test_usage_is_made_from_timings_where_a_build_sends_none() -> None:
     chunks, _ = parse([delta(content="a") + delta("stop") + event({"choices": [], "timings": TIMINGS}) + DONE])
     assert chunks[-1].usage == Usage(22, 2, 24, cached_tokens=21)
@@ -293,6 +310,14 @@ def test_a_stream_that_ends_with_no_reason_but_its_end_mark_is_finished() -> Non
     parser = ChatStreamParser()
     chunks, error = parse([delta(content="a") + DONE], parser)
     assert (error, chunks[-1].finish_reason, parser.result().finish_reason) == (None, "stop", "stop")
+
+
+def test_a_call_in_the_text_of_such_a_stream_is_what_it_stopped_for() -> None:
+    parser = ChatStreamParser(new_reader=lambda: LeakedCallReader((ToolSpec("add"),)))
+    chunks, error = parse([ROLE + delta(content='{"name": "add", "arguments": {}}') + DONE], parser)
+    assert error is None
+    assert [(call.name, call.arguments) for call in parser.result().tool_calls] == [("add", "{}")]
+    assert parser.result().finish_reason == chunks[-1].finish_reason == "tool_calls"
 
 
 def test_nothing_behind_the_end_mark_counts() -> None:
