@@ -129,18 +129,40 @@ def to_function_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]
     try:
         if is_class(tool):
             tool = to_answer_form(tool).as_tool()
-        shaped = convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool, strict=strict)
+        elif isinstance(tool, Mapping):
+            tool = _own_tool(tool)
+        shaped = convert_to_openai_tool(tool, strict=strict)
     except ValueError as error:
         if isinstance(error, ConfigurationError):
             raise
         raise ConfigurationError(f"cannot be used as a tool: {error}") from error
     if "function" not in shaped:
-        raise ConfigurationError(
-            f"a tool of type {shaped.get('type')!r} runs on a vendor's servers",
-            hint="Pass a function, a tool, a pydantic class or a JSON schema.",
-        )
+        raise _of_a_vendor(shaped.get("type"))
     shaped["function"].update(_parameters_with_references(tool))
     return shaped
+
+
+def _own_tool(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict that describes a tool, in a form that core converts.
+
+    Raises:
+        ConfigurationError: It names a tool of a vendor's own.
+    """
+    kind = given.get("type")
+    if kind == "function" and "function" not in given:  # as in OpenAI's Responses API
+        return {"description": "", **{key: value for key, value in given.items() if key != "type"}}
+    # What a vendor runs has a type of its own, a name and settings; core would take it for a function without arguments.
+    is_ours = kind in (None, "function") or any(key in given for key in _PARAMETER_KEYS)
+    if not is_ours and "name" in given:
+        raise _of_a_vendor(kind)
+    return dict(given)
+
+
+def _of_a_vendor(kind: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"a tool of type {kind!r} is a vendor's own, known to its models alone",
+        hint="Pass a function, a tool, a pydantic class or a JSON schema.",
+    )
 
 
 def is_function(value: Any) -> bool:

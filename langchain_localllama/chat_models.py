@@ -264,6 +264,8 @@ class ChatLocalLlama(LocalLlamaParameters):
     @override
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[ToolLike] | None = None) -> int:
         """Tokens that the messages and tools take in the window, with the chat template around them; starts the server."""
+        if not messages and not tools:  # a part of a conversation may be empty: `trim_messages` asks what it takes
+            return 0
         with as_langchain_errors():
             request = ChatRequest(messages=to_core_messages(messages), tools=to_tool_specs(tools or ()))
             return self._clients.sync(self._server_settings(), self.max_retries).count_tokens(request)

@@ -181,8 +181,7 @@ class ChatCall(Call):
         if self._is_raw and self._plan.envelope is None and self._has_unread_call():
             self._is_raw = False
             return not self._again(replace(self._form, is_enveloped=True))
-        result = self.result()
-        fault = find_fault(result, self._plan)
+        fault = self._find_fault()
         if fault is None or self._is_asked_again(fault):
             return fault is None
         if self._request.on_invalid == "return":
@@ -198,10 +197,14 @@ class ChatCall(Call):
         return not self._again(replace(self._form, is_choice=False, is_enveloped=True))
 
     def _is_words_or_fault(self) -> bool:
-        fault = find_fault(self.result(), self._plan)
+        fault = self._find_fault()
         if fault is None or self._request.on_invalid == "return":
             return True
         raise fault.error(max_tokens=self._sampling.max_tokens, n_ctx=self._n_ctx)
+
+    def _find_fault(self) -> Fault | None:
+        fault = find_fault(super().result(), self._plan)
+        return fault and replace(fault, spent=self._spent)
 
     def _has_unread_call(self) -> bool:
         readers = self._parser.readers if self._parser is not None else ()

@@ -128,6 +128,15 @@ def test_tools_are_sent_as_the_core_takes_them(script) -> None:
     assert script.last.request.tool_choice is None
 
 
+@pytest.mark.parametrize("has_parameters", [True, False])
+def test_a_tool_in_the_form_of_openai_responses_is_one(script, has_parameters: bool) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    flat = {"type": "function", "name": "search", "strict": True, **({"parameters": schema} if has_parameters else {})}
+    model().bind_tools([flat]).invoke("hi")
+    (spec,) = script.last.request.tools
+    assert (spec.name, spec.parameters.get("required")) == ("search", ["city"] if has_parameters else None)
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
@@ -156,8 +165,16 @@ def test_wrong_tools_are_refused_when_they_are_bound() -> None:
         model().bind_tools([weather], tool_choice="wether")
     with pytest.raises(ConfigurationError, match="web_search_preview"):
         model().bind_tools([{"type": "web_search_preview"}])
+    with pytest.raises(ConfigurationError, match="bash_20250124"):
+        model().bind_tools([{"type": "bash_20250124", "name": "bash", "strict": True}])
     with pytest.raises(ConfigurationError, match="tool"):
         model().bind_tools([{"nonsense": 1}])
+
+
+def test_no_messages_take_no_tokens(script) -> None:
+    # LangChain's `trim_messages` asks what the messages before the first one take.
+    assert model().get_num_tokens_from_messages([]) == 0
+    assert script.sent == []
 
 
 def test_no_tools_are_no_tools(script) -> None:

@@ -44,6 +44,7 @@ class ScriptedServer:
         answers: The deltas of the next answers, one list each, used up before `deltas`; an object is a refusal's body.
         paths: Where the generations were asked for.
         finish_reason: How each answer ends.
+        usage: The token counts of each answer.
         requests: Bodies of the generations asked for.
     """
 
@@ -53,6 +54,7 @@ class ScriptedServer:
         self.answers: list[list[dict[str, Any]] | dict[str, Any]] = []
         self.paths: list[str] = []
         self.finish_reason = "stop"
+        self.usage: dict[str, Any] = USAGE
         self.requests: list[dict[str, Any]] = []
 
     def refusal(self) -> dict[str, Any] | None:
@@ -80,7 +82,7 @@ class ScriptedServer:
                 return
             yield json.dumps({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]})
-        yield json.dumps({**head, "choices": [], "usage": USAGE, "timings": TIMINGS})
+        yield json.dumps({**head, "choices": [], "usage": self.usage, "timings": TIMINGS})
         yield "[DONE]"
 
 

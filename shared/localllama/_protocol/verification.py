@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localllama.errors import LengthLimitError, StructuredOutputError
@@ -30,12 +30,14 @@ class Fault:
         raw_text: What the model wrote, as one text.
         check: What the check found.
         subject: What was checked: "the answer", or the arguments of a tool.
+        spent: The tokens of the attempts before this one.
     """
 
     result: ChatResult
     raw_text: str
     check: CheckResult
     subject: str
+    spent: Usage | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -68,12 +70,13 @@ class Fault:
             f"{self.subject} does not fit the schema: {shown}",
             hint="error.raw_text is what the model wrote. A simpler schema, a description of its fields in the prompt or a "
             "larger model helps.",
-            result=self.result,
+            result=self._whole_result(),
             raw_text=self.raw_text,
             violations=violations,
         )
 
     def _length_error(self, max_tokens: int | None, n_ctx: int | None) -> LengthLimitError:
+        # The limits are those of one attempt, so the tokens beside them are too; what all took is in the result.
         usage, result = self.result.usage, self.result
         is_spent = bool(result.reasoning) and not result.text and not result.tool_calls
         used = f"{usage.completion_tokens} tokens" if usage else "some tokens"
@@ -87,11 +90,14 @@ class Fault:
             hint="Set reasoning='off' or a smaller reasoning_budget, or raise max_tokens."
             if is_spent
             else "Raise max_tokens (and n_ctx, if the window is full), or bound the strings and lists of the schema.",
-            result=result,
+            result=self._whole_result(),
             raw_text=self.raw_text,
         )
         error.max_tokens, error.n_ctx, error.is_spent_on_thinking = max_tokens, n_ctx, is_spent
         return error
+
+    def _whole_result(self) -> ChatResult:
+        return replace(self.result, usage=sum_of_usages(self.spent, self.result.usage))
 
 
 def find_fault(result: ChatResult, plan: DecodingPlan) -> Fault | None:

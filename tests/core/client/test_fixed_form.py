@@ -93,6 +93,21 @@ def test_a_cut_answer_says_so_with_the_numbers(
     assert (error.max_tokens, error.n_ctx, error.is_spent_on_thinking, error.raw_text) == (500, 4096, False, '{"n": ')
 
 
+def test_a_cut_answer_that_was_asked_for_again_counts_the_last_attempt_beside_the_limits(
+    script: ScriptedServer, client: LocalLlamaClient
+) -> None:
+    script.deltas, script.finish_reason = says('{"s": "on and on'), "length"
+    script.usage = {"prompt_tokens": 11, "completion_tokens": 500, "total_tokens": 511}
+    schema = {"type": "object", "properties": {"s": {"type": "string"}}, "required": ["s"]}
+    request = replace(ASK, response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    with pytest.raises(LengthLimitError, match=r"cut after 500 tokens .*, 11 of the window") as caught:
+        client.chat(request)
+    assert len(script.requests) == 2
+    assert caught.value.result is not None
+    assert caught.value.result.usage is not None
+    assert caught.value.result.usage.total_tokens == 2 * 511
+
+
 def test_a_leaked_call_is_a_call_and_leaves_the_text(script: ScriptedServer, client: LocalLlamaClient) -> None:
     script.deltas = [{"content": piece} for piece in ("Sure.\n", '{"name": "add", "argu', 'ments": {"a": 1}}')]
     request = ChatRequest((Message("user", "1?"),), tools=(ADD,))
