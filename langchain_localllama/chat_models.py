@@ -60,7 +60,7 @@ class ChatLocalLlama(LocalLlamaParameters):
 
         from langchain_localllama import ChatLocalLlama
 
-        llm = ChatLocalLlama(model="Qwen/Qwen2.5-Coder-3B-Instruct-GGUF:Q4_K_M", temperature=0)
+        llm = ChatLocalLlama(model="qwen3-4b", temperature=0)
         llm.invoke("Write a haiku about C.")   # the server starts here, and stays warm
 
     Making the object starts nothing; at most it reads the header of a model file that is here. The first call starts the
@@ -225,7 +225,8 @@ class ChatLocalLlama(LocalLlamaParameters):
                 name: str
                 born: date
 
-            llm.with_structured_output(Person).invoke("Ada Lovelace, born on 10 December 1815")
+            people = llm.with_structured_output(Person)
+            people.invoke("Ada Lovelace, born on 10 December 1815")
 
         The answer is generated under a grammar made of the schema, and checked against the schema afterwards. In a stream
         the object grows: dicts from their first key on, objects of a class as soon as the class accepts what there is.
@@ -244,9 +245,8 @@ class ChatLocalLlama(LocalLlamaParameters):
 
         Raises:
             ConfigurationError: No schema can be made of `schema`.
-
-        The object that is returned raises:
-            StructuredOutputError: The answer is not what it must be; also an `OutputParserException`.
+            StructuredOutputError: Raised by the object that is returned: the answer is not what it must be. It is an
+                `OutputParserException` too.
         """
         model, parser = structured(self, schema, method=method, strict=strict, arguments=kwargs)
         return AnswerWithRaw(model=model, parser=parser) if include_raw else model | parser

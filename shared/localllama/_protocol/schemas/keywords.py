@@ -63,7 +63,7 @@ KEYWORDS: tuple[KeywordTreatment, ...] = (
     KeywordTreatment(
         "`pattern`",
         "rewritten",
-        "anchored or not, classes, groups, `|`, repetition, `\\d \\w \\s` (ASCII), a leading `(?![...]*$)`; endless "
+        "anchored or not, classes, groups, alternatives, repetition, `\\d \\w \\s` (ASCII), a leading `(?![...]*$)`; endless "
         "repetition ends at the bound; other lookaround, `\\b`, back references and flags are checked",
     ),
     KeywordTreatment(
