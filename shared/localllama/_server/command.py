@@ -187,7 +187,7 @@ class _Line:
         return UnsupportedFeatureError(
             f"{setting}={value!r} needs {flag}, which {self._runtime_name} does not know.",
             hint=f"Leave {setting} out, or use a newer llama.cpp: brew upgrade llama.cpp, or "
-            'pip install -U "localllama[runtime]" and runtime="embedded".',
+            'pip install -U xllamacpp and runtime="embedded".',
         )
 
     def _spelling(self, name: str) -> str | None:

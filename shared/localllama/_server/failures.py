@@ -49,7 +49,7 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     ("runtime", r"unknown (?:model architecture|pre-tokenizer type|tokenizer): '[^'\n]*'", NEXT_RUNTIME),
     ("runtime", r"this GGUF file is version \d+ but this software only supports up to version \d+", NEXT_RUNTIME),
     ("runtime", r"tensor '[^'\n]*' has invalid ggml type [^\n]+", NEXT_RUNTIME),
-    ("runtime", r"error: cannot load xllamacpp[^\n]*", 'Run: pip install --force-reinstall "localllama[runtime]"'),
+    ("runtime", r"error: cannot load xllamacpp[^\n]*", "Run: pip install --force-reinstall --no-deps xllamacpp"),
     ("runtime", r"no backends are loaded[^\n]*", NEXT_RUNTIME),
     # Where it was to listen.
     ("address", r"couldn't bind HTTP server socket[^\n]*", "Try again."),
