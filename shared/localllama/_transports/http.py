@@ -69,11 +69,11 @@ class _Base:
         return self._endpoint.socket_path or self._endpoint.base_url
 
     def _options(self) -> dict[str, Any]:
+        # Proxies of the environment are for transports that httpx makes itself.
         return {
             "base_url": self._endpoint.base_url,
             "headers": self._headers,
             "timeout": None,  # the clock of each call sets the limits
-            "trust_env": False,  # no proxy and no .netrc between us and our own server
         }
 
     def _clock(self, timeouts: TimeoutSettings, began: float | None) -> CallClock:

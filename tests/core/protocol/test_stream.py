@@ -320,6 +320,13 @@ def test_a_call_in_the_text_of_such_a_stream_is_what_it_stopped_for() -> None:
     assert parser.result().finish_reason == chunks[-1].finish_reason == "tool_calls"
 
 
+def test_what_a_reader_held_back_comes_at_the_end_of_such_a_stream() -> None:
+    parser = ChatStreamParser(new_reader=lambda: LeakedCallReader((ToolSpec("add"),)))
+    chunks, error = parse([ROLE + delta(content='{"name": "ad') + DONE], parser)
+    assert error is None
+    assert parser.result().text == "".join(chunk.text for chunk in chunks) == '{"name": "ad'
+
+
 def test_nothing_behind_the_end_mark_counts() -> None:
     parser = ChatStreamParser()
     parse([TEXT + delta(content="more") + b"data: junk\n\n"], parser)

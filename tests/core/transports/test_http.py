@@ -175,11 +175,17 @@ def test_streams_inside_streams(tmp_path: Path) -> None:
         assert nested(4) == 6 * (2**5 - 1)  # six chunks in each of 1 + 2 + 4 + 8 + 16 streams
 
 
-def test_proxies_of_the_environment_have_no_say(twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_and_passwords_of_the_environment_have_no_say(
+    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    passwords = tmp_path / "netrc"
+    passwords.write_text("machine 127.0.0.1 login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(passwords))
     with raw_server(tmp_path, [answer(200, b"{}")], is_tcp=True) as server:
         assert twin.json(server.endpoint, "/x", {"a": 1}) == {}
+        assert "authorization" not in server.received[0].head.lower()
 
 
 def test_keys_and_prompts_are_shown_nowhere(twin: Twin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from core.transports.conftest import CHAT
@@ -43,6 +44,46 @@ def test_a_forgotten_generator_leaves_at_once(tmp_path: Path) -> None:
         del stream
         gc.collect()
         server.wait_until_left()
+
+
+@pytest.fixture
+def nothing_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads a response lives on, as on an interpreter without reference counts: the connection must be closed."""
+    kept: list[Any] = []
+    iter_bytes, aiter_bytes = httpx.Response.iter_bytes, httpx.Response.aiter_bytes
+
+    def keeping(response: httpx.Response) -> Any:
+        kept.append(iter_bytes(response))
+        return kept[-1]
+
+    def akeeping(response: httpx.Response) -> Any:
+        kept.append(aiter_bytes(response))
+        return kept[-1]
+
+    monkeypatch.setattr(httpx.Response, "iter_bytes", keeping)
+    monkeypatch.setattr(httpx.Response, "aiter_bytes", akeeping)
+
+
+@pytest.mark.usefixtures("nothing_is_collected")
+def test_leaving_is_no_work_of_the_garbage_collector(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+        stream = HTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS)
+        assert next(stream).text == "Hello"
+        stream.close()
+        server.wait_until_left()
+
+
+@pytest.mark.usefixtures("nothing_is_collected")
+def test_leaving_is_no_work_of_the_garbage_collector_in_asyncio(tmp_path: Path) -> None:
+    with raw_server(tmp_path, [HELLO, STALL]) as server:
+
+        async def run() -> None:
+            stream = AsyncHTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS)
+            assert (await anext(stream)).text == "Hello"
+            await stream.aclose()
+            await asyncio.to_thread(server.wait_until_left)
+
+        asyncio.run(run())
 
 
 FORGETFUL_PROGRAM = """
