@@ -41,7 +41,7 @@ def test_server_is_killed_and_the_owner_is_told() -> None:
 
 @pytest.mark.parametrize("mode", ["client", "busy"])
 def test_supervisor_is_killed_then_the_owner(mode: str, micro_model: Path) -> None:
-    """The server dies with its supervisor, even if the owner never looks. (What the server has started would not.)"""
+    """The server dies with its supervisor, even if the owner never looks."""
 
     def trial(_: int) -> None:
         with Trial("hold", mode, model=micro_model) as owner:
@@ -52,6 +52,20 @@ def test_supervisor_is_killed_then_the_owner(mode: str, micro_model: Path) -> No
             owner.kill()
             owner.wait_owner()
             owner.assert_gone_but_for_a_directory()
+
+    repeat(trial)
+
+
+def test_supervisor_is_killed_and_the_server_is_a_script_around_another_program() -> None:
+    """All that the server has started dies too, although the kernel knows the script alone as our child."""
+
+    def trial(_: int) -> None:
+        with Trial("hold") as owner:
+            owner.hear("READY")
+            owner.assert_serving()
+            assert len(owner.left()) == 3, f"supervisor, script and program: {owner.left()}"
+            os.kill(owner.supervisor(), signal.SIGKILL)
+            wait_until(lambda: not owner.left(), seconds=GONE_SECONDS, what="the end of all that the server started")
 
     repeat(trial)
 

@@ -6,10 +6,14 @@ Part of the supervisor's program: see `supervisor`, which this file is put behin
   none (before Linux 5.3, some sandboxes) the parent's pid is compared twice a second.
 - PDEATHSIG ends the server when the supervisor is killed. It fires when the *thread* that forked ends, so it is safe
   here, in a process of one thread, and was not in the owner.
+- It ends the server alone. If that is a script around the real one, a pipe ends the rest: the server's whole group has its
+  read end, and the kernel is told to send that group SIGKILL, in the place of SIGIO, when the other end closes. We are
+  the only one who has that.
 - The supervisor asks PDEATHSIG for SIGCONT: if someone stopped it, it runs again when its owner dies, and sees that.
   For each thread of the owner that ends there may be one for nothing, and a SIGCONT does nothing to who is not stopped.
 """
 
+import fcntl
 import os
 import select
 from typing import TYPE_CHECKING
@@ -41,6 +45,7 @@ class OwnerWatch:
         if self._prctl is not None:
             self._prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
             self._prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._group_tie, self._our_end = os.pipe()
 
     def watch(self, descriptor: int) -> None:
         """Let `wait` return when `descriptor` is readable or at its end."""
@@ -72,9 +77,16 @@ class OwnerWatch:
         return False
 
     def tie_to_parent(self) -> None:
-        """In the child that becomes the server: die when the parent does."""
+        """In the child that becomes the server: die when the parent does, with the whole process group."""
         if self._prctl is not None:
             self._prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        try:
+            fcntl.fcntl(self._group_tie, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(self._group_tie, fcntl.F_SETOWN, -os.getpid())
+            fcntl.fcntl(self._group_tie, fcntl.F_SETFL, os.O_ASYNC)
+            os.set_inheritable(self._group_tie, True)
+        except (AttributeError, OSError):
+            pass  # not this kernel's; the server itself is tied all the same
 
     def strays(self) -> list[int]:
         """Our children: once the server is reaped, those are its descendants that outlived it."""
