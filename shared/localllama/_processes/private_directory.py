@@ -95,7 +95,9 @@ def remove_private_directory(directory: Path | None) -> None:
 
 
 def _bases() -> list[str]:
-    candidates = [tempfile.gettempdir()]  # on Windows a directory of the user's profile, which others cannot enter
+    candidates = []
+    with contextlib.suppress(FileNotFoundError):  # none can be written to; XDG_RUNTIME_DIR perhaps can
+        candidates.append(tempfile.gettempdir())  # on Windows in the user's profile, which others cannot enter
     if sys.platform != "win32":
         candidates = [os.environ.get("XDG_RUNTIME_DIR", ""), *candidates, "/tmp", "/var/tmp"]  # noqa: S108
     # Without the links: macOS has /tmp -> /private/tmp, and what is checked must be what is used.
@@ -169,6 +171,7 @@ else:
         unnamed = directory / f"{_LOCK_NAME}.new"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            os.fchmod(descriptor, 0o600)  # the next owner of ours must be able to open it
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             unnamed.rename(directory / _LOCK_NAME)
         except BaseException:

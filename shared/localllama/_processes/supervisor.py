@@ -16,7 +16,7 @@ The end of the status pipe without EXIT means that the supervisor itself was kil
 """
 
 # contextlib and pathlib would load too slowly here.
-# ruff: noqa: PTH108, PTH106, S606, SIM105
+# ruff: noqa: PTH101, PTH108, PTH106, S606, SIM105
 
 import mmap
 import os
@@ -250,6 +250,7 @@ def remove_tree(path: str) -> None:
     if not path:
         return
     try:
+        os.chmod(path, 0o700)  # a strange umask may have made it ours and closed to us
         with os.scandir(path) as entries:
             for entry in list(entries):
                 if entry.is_dir(follow_symlinks=False):

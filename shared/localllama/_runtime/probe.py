@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import IO, get_args
 
 from localllama._processes.process import LaunchPlan, launch
 from localllama.errors import RuntimeBrokenError
@@ -255,7 +255,7 @@ def _run(command: list[str], timeout_seconds: float) -> _Run:
     env = without_llama_variables(os.environ)
     # A config.ini of llama.cpp could name a flag that this build refuses.
     env["XDG_CONFIG_HOME"] = os.devnull
-    with tempfile.TemporaryFile() as output:
+    with _nameless_file() as output:
         plan = LaunchPlan(command, env, directory=None, output=output.fileno())
         process = launch(plan)
         try:
@@ -267,6 +267,14 @@ def _run(command: list[str], timeout_seconds: float) -> _Run:
     if status is None:
         return _Run(None, None, text, is_timed_out=True)
     return _Run(status.exit_code, status.signal_number, text)
+
+
+def _nameless_file() -> IO[bytes]:
+    # In memory where that can be: there may be no directory for temporary files that can be written to.
+    try:
+        return os.fdopen(os.memfd_create("localllama-output"), "w+b")
+    except (AttributeError, OSError):
+        return tempfile.TemporaryFile()
 
 
 def _listed_flags(text: str) -> frozenset[str]:

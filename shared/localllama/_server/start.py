@@ -293,7 +293,8 @@ def _plan(
 ) -> tuple[LaunchPlan, Endpoint]:
     settings = request.settings
     config_directory = directory / "config"
-    config_directory.mkdir(mode=0o700)
+    config_directory.mkdir()
+    config_directory.chmod(0o700)  # whatever the umask has taken
     socket_path: str | None = None
     port: int | None = None
     if _listens_on_unix_socket(settings, runtime):
@@ -310,6 +311,7 @@ def _plan(
         key, key_file = secrets.token_urlsafe(32), str(directory / "api-key")
         with open(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(key + "\n")
+        Path(key_file).chmod(0o600)  # a umask may have taken our own right to read it
     arguments = server_arguments(
         settings,
         request.model,

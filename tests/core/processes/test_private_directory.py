@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -54,6 +55,28 @@ def test_umask_that_takes_everything_does_not_lock_us_out(base: Path) -> None:
     finally:
         os.umask(umask)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / "lock").stat().st_mode) == 0o600
+
+
+def test_a_directory_that_is_closed_to_us_is_removed_all_the_same(base: Path) -> None:
+    """Root may enter any; so it is done by somebody who may not."""
+    directory = make_private_directory()
+    (directory / "config").mkdir()
+    (directory / "config").chmod(0)
+    text = f"from localllama._processes.supervisor import remove_tree; remove_tree({str(directory)!r})"
+    as_nobody_special = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    subprocess.run([*(as_nobody_special if os.getuid() == 0 else []), sys.executable, "-c", text], check=True)
+    assert not directory.exists()
+
+
+def test_no_directory_for_temporary_files_is_needed_beside_that_of_the_session(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    assert make_private_directory().parent == base
 
 
 def writable_for_all(path: Path) -> None:
