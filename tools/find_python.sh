@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints the path of a Python that localllama runs on.
 #
-#   sh tools/find_python.sh          the first of $PYTHON, python3.13 .. python3.10, python3 that is 3.10 or newer
+#   sh tools/find_python.sh          the first of $PYTHON, that of .venv, python3.13 .. python3.10, python3 that is 3.10 or newer
 #   sh tools/find_python.sh 3.13     that version exactly
 #
 # A name on PATH is run, not only looked up: a version switcher puts names there that end in an error.
@@ -25,6 +25,11 @@ if [ -z "$exact" ] && [ -n "${PYTHON:-}" ]; then
     try "$PYTHON" && exit 0
     echo "PYTHON=$PYTHON is not a Python 3.10 or newer that runs here." >&2
     exit 1
+fi
+
+# `make PYTHON=... demo` and then `make test`: the same environment, and not another one in its place.
+if [ -z "$exact" ]; then
+    try "$(dirname "$(dirname "$0")")/.venv/bin/python" && exit 0
 fi
 
 for version in ${exact:-3.13 3.12 3.11 3.10}; do

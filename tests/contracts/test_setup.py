@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -153,6 +154,23 @@ def test_a_python_is_found_or_the_want_of_it_is_told(arguments: tuple[str, ...])
         timeout=60,
     )
     assert version.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_the_python_of_the_environment_that_is_there_goes_on(tmp_path: Path, runs: bool) -> None:
+    script = tmp_path / "tools" / "find_python.sh"
+    python = tmp_path / ".venv" / "bin" / "python"
+    script.parent.mkdir()
+    python.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "tools/find_python.sh", script)
+    if runs:
+        python.symlink_to(sys.executable)
+    else:
+        python.write_text("#!/bin/sh\nexit 1\n")
+        python.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    answer = subprocess.run(["sh", script], capture_output=True, text=True, check=True, timeout=120, env=environment)
+    assert (Path(answer.stdout.strip()).absolute() == python.absolute()) is runs, answer.stdout
 
 
 def test_a_named_python_that_will_not_do_is_refused() -> None:
