@@ -9,6 +9,7 @@
     ├── ClientClosedError                           used after close()
     ├── LlamaRuntimeError
     │   ├── RuntimeNotFoundError (also a FileNotFoundError) lists every place looked at
+    │   │   └── RuntimeNotExecutableError (also a PermissionError)
     │   └── RuntimeBrokenError                      found, but it cannot run here (SIGILL, missing library, flag)
     ├── ModelError
     │   ├── ModelNotFoundError (also a FileNotFoundError)
@@ -57,7 +58,8 @@ __all__ = [
     "ClientClosedError", "ConfigurationError", "ContextOverflowError", "EndpointNotFoundError",
     "FeatureDisabledError", "LengthLimitError", "LlamaRuntimeError", "LocalLlamaError", "LocalLlamaWarning",
     "MalformedResponseError", "MissingDependencyError", "ModelCorruptError", "ModelError", "ModelNotFoundError",
-    "ProgramFailedError", "ProgramMissingError", "ProgramNotExecutableError", "ProtocolError", "RequestError", "RequestTimeoutError", "RuntimeBrokenError", "RuntimeNotFoundError",
+    "ProgramFailedError", "ProgramMissingError", "ProgramNotExecutableError", "ProtocolError", "RequestError", "RequestTimeoutError", "RuntimeBrokenError", "RuntimeNotExecutableError",
+    "RuntimeNotFoundError",
     "ServerBusyError", "ServerConnectionError", "ServerCrashedError", "ServerError", "ServerFaultError",
     "ServerStartError", "ServerStartTimeoutError", "StreamInterruptedError", "StructuredOutputError",
     "ToolCallParseError", "UnsupportedFeatureError",
@@ -102,6 +104,10 @@ class RuntimeNotFoundError(LlamaRuntimeError, FileNotFoundError):
     def __init__(self, message: str, *, hint: str | None = None, places: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint=hint)
         self.places = places
+
+
+class RuntimeNotExecutableError(RuntimeNotFoundError, PermissionError):
+    """Files with the names of llama.cpp's programs were found, and none of them may be executed."""
 
 
 class RuntimeBrokenError(ProgramEnd, LlamaRuntimeError):

@@ -231,7 +231,8 @@ class _ProgramAnswer:
                 return
             self.close()
         if given or self._outcome.rest or not self._program.may_be_silent:
-            raise ProgramError("lost the end of its answer", exit_code=0, stderr=run.stderr())
+            message = f"exited with code 0 and without the end of its answer, {MOST_RUNS} times"
+            raise ProgramError(message, exit_code=0, stderr=run.stderr())
 
     def _started(self) -> Run:
         run = self._program.run(replace(self._job, flags=self._flags))

@@ -39,6 +39,7 @@ _ECHO_BYTES = 500
 _CANCELLED = "cancel task, id_task"  # what the new llama-cli says when somebody sent it SIGINT
 _EXPLAINED = re.compile(r"^\S+ E |error", re.IGNORECASE | re.MULTILINE)
 _TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
+_KEPT_FREE = 4  # tokens of the window that llama-completion takes no prompt into
 _TOO_LONG_CLI = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
@@ -372,7 +373,9 @@ def _overflow(log: str) -> tuple[int, int] | None:
     for pattern in (_TOO_LONG, _TOO_LONG_CLI):
         match = pattern.search(log)
         if match:
-            return int(match[1]), int(match[2])
+            n_prompt, most = int(match[1]), int(match[2])
+            n_ctx = most + (_KEPT_FREE if pattern is _TOO_LONG else 0)
+            return n_prompt, n_ctx if n_prompt > n_ctx else most
     return None
 
 

@@ -106,7 +106,8 @@ def _window(flags: frozenset[str], options: Options) -> tuple[str, str]:
 
 def _end_as(error: ProgramError) -> int:
     """End as the program did, so that whoever started us judges it as a server that ended like that."""
-    sys.stderr.write(error.stderr or f"error: {error}\n")
+    # What it said, and nothing else; only of one that never ran there is nothing but our own words.
+    sys.stderr.write(error.stderr or (f"error: {error}\n" if error.reason in ("missing", "permission") else ""))
     sys.stderr.flush()
     if error.signal_number is not None:
         import resource

@@ -97,6 +97,7 @@ _RULES = (
 
 _SERVER_NEEDED = 'Use a llama.cpp server: pip install "localllama[runtime]", and runtime="auto".'
 _PROGRAM_HINT = "Read .stderr, all that the program said; if memory ran out, use a smaller n_ctx or model."
+_SILENT_PROGRAM_HINT = "Run the program by hand: it said nothing; if memory ran out, use a smaller n_ctx or model."
 
 _BY_TYPE: Mapping[str, type[APIStatusError]] = {
     "authentication_error": AuthenticationError,
@@ -187,7 +188,10 @@ def _program_failure(fields: Mapping[str, Any], text: str, status: int) -> Local
         return ProgramMissingError(text, hint="Install llama.cpp again: the program was there when it was looked for.")
     if fields.get("reason") == "permission":
         return ProgramNotExecutableError(text, hint="Make it executable again, with chmod +x.")
-    error = ProgramFailedError(text, hint=_PROGRAM_HINT, status_code=status, error_type="one_shot_error")
+    hint = _PROGRAM_HINT if fields.get("stderr") else _SILENT_PROGRAM_HINT
+    if fields.get("reason") == "interrupted":
+        hint = "Make the call again: somebody sent the program an interrupt."
+    error = ProgramFailedError(text, hint=hint, status_code=status, error_type="one_shot_error")
     code, number = fields.get("exit_code"), fields.get("signal_number")
     error.exit_code = code if isinstance(code, int) else None
     error.signal_number = number if isinstance(number, int) else None

@@ -6,6 +6,7 @@ llama-server. So the flags that a program lists are the truth, and its version i
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 _TIMEOUT_SECONDS = 20.0
-_OUTPUT_LIMIT_BYTES = 1 << 20
+_HELP_BYTES = 1 << 20
+_KEPT_BYTES = 8 << 20  # of each end, of what a program says that has no help to give
 _TAIL_LINES = 15
 _ESSENTIAL_FLAGS = frozenset({"--model", "--host", "--port", "--ctx-size"})
 # Descriptions stand 30 columns or more to the right; builds of 2024 indented the flags a little.
@@ -113,7 +115,7 @@ def listed_flags(command: Sequence[str]) -> frozenset[str]:
     if isinstance(known, list) and known and all(isinstance(flag, str) for flag in known):
         return frozenset(known)
     run = _help_run(runtime, _TIMEOUT_SECONDS)
-    flags = _listed_flags(run.output)
+    flags = _listed_flags(run.output[:_HELP_BYTES])
     if flags and run.exit_code == 0:
         remember("flags", command, sorted(flags))
     return flags
@@ -190,7 +192,7 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
     if isinstance(known, str):
         raise _broken(runtime, _foreign_words(runtime), known)
     run = _help_run(runtime, timeout_seconds)
-    flags = _listed_flags(run.output)
+    flags = _listed_flags(run.output[:_HELP_BYTES])
     help_ = _read_help(runtime, run, flags)
     if help_ is not None:
         remember(
@@ -206,7 +208,10 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
     else:
         reason = exit_words(run.exit_code, run.signal_number)
         reason += f": {fault}" if fault else ""
-    raise _broken(runtime, reason, run.output)
+    error = _broken(runtime, reason, run.output)
+    error.exit_code, error.signal_number = run.exit_code, None if run.is_timed_out else run.signal_number
+    error.stderr = run.output if runtime.kind == "one-shot" else ""
+    raise error
 
 
 def _foreign_words(runtime: Runtime) -> str:
@@ -225,11 +230,21 @@ def _help_run(runtime: Runtime, timeout_seconds: float) -> _Run:
     try:
         run = _run([*(runtime.program or runtime.command), "--help"], timeout_seconds)
     except OSError as error:
-        raise _broken(runtime, f"could not be started: {error.strerror or error}", "") from error
+        raise _refused(runtime, error.strerror or str(error)) from error
     refusal = _REFUSAL.search(run.output)
     if refusal:
-        raise _broken(runtime, f"could not be started: {refusal.group(1)}", "")
+        raise _refused(runtime, refusal.group(1))
     return run
+
+
+def _refused(runtime: Runtime, words: str) -> RuntimeBrokenError:
+    """It could not even be started; `words` are those of the system."""
+    program = (runtime.program or runtime.command)[0]
+    if words == os.strerror(errno.ENOENT) and Path(program).exists():
+        words += ". The file is there, but not the interpreter or the loader that it names"
+    elif words == os.strerror(errno.ENOEXEC):
+        words += ". It was built for another processor, or is no program"
+    return _broken(runtime, f"could not be started: {words}", "")
 
 
 def _broken(runtime: Runtime, reason: str, output: str) -> RuntimeBrokenError:
@@ -262,8 +277,7 @@ def _run(command: list[str], timeout_seconds: float) -> _Run:
             status = process.wait_for_exit(timeout_seconds)
         finally:
             process.stop()
-        output.seek(0)
-        text = output.read(_OUTPUT_LIMIT_BYTES).decode("utf-8", "replace") or process.log_tail()
+        text = _both_ends(output) or process.log_tail()
     if status is None:
         return _Run(None, None, text, is_timed_out=True)
     return _Run(status.exit_code, status.signal_number, text)
@@ -275,6 +289,16 @@ def _nameless_file() -> IO[bytes]:
         return os.fdopen(os.memfd_create("localllama-output"), "w+b")
     except (AttributeError, OSError):
         return tempfile.TemporaryFile()
+
+
+def _both_ends(file: IO[bytes]) -> str:
+    n_lost = file.seek(0, os.SEEK_END) - 2 * _KEPT_BYTES
+    file.seek(0)
+    if n_lost <= 0:
+        return file.read().decode("utf-8", "replace")
+    first = file.read(_KEPT_BYTES)
+    file.seek(-_KEPT_BYTES, os.SEEK_END)
+    return (first + f"\n[... {n_lost} bytes left out ...]\n".encode() + file.read()).decode("utf-8", "replace")
 
 
 def _listed_flags(text: str) -> frozenset[str]:

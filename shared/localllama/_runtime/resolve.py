@@ -16,6 +16,7 @@ from localllama.errors import (
     ProgramMissingError,
     ProgramNotExecutableError,
     RuntimeBrokenError,
+    RuntimeNotExecutableError,
     RuntimeNotFoundError,
 )
 
@@ -92,7 +93,7 @@ def candidate_runtimes(choice: str, environ: Mapping[str, str], *, allow_mock: b
         if chosen == rung or (chosen not in RUNGS and (rung != "mock" or allow_mock)):
             walk()
     if not search.runtimes:
-        raise _not_found(chosen, search.report, is_open=chosen not in RUNGS)
+        raise _not_found(chosen, search)
     return RuntimeCandidates(tuple(search.runtimes), tuple(search.report))
 
 
@@ -105,19 +106,19 @@ def programs_not_executable(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Files with the name of a llama.cpp program, where one is looked for, that this user may not execute."""
     search = _Search(environ)
     names = ("llama-server", "llama-completion", "llama-cli")
-    paths = [path for name in names for path in search.places_of(name)]
-    return tuple(
-        dict.fromkeys(str(path) for path in paths if os.path.isfile(path) and not os.access(path, os.X_OK))  # noqa: PTH113
-    )
+    return tuple(dict.fromkeys(path for name in names for path in search.not_executable(name)))
 
 
-def _not_found(choice: str, report: list[str], *, is_open: bool) -> RuntimeNotFoundError:
-    what = "llama.cpp program" if is_open else f"runtime {choice!r}"
+def _not_found(choice: str, search: _Search) -> RuntimeNotFoundError:
+    what = f"runtime {choice!r}" if choice in RUNGS else "llama.cpp program"
     advice = "" if choice in ("llama-server", "one-shot") else f"Install one: {_INSTALL_HINT}"
-    return RuntimeNotFoundError(
-        f"No {what} was found. Looked at: {'; '.join(report)}.",
-        hint=advice or f"Install llama.cpp, or set runtime='auto' and run: {_INSTALL_HINT}",
-        places=tuple(report),
+    hint = advice or f"Install llama.cpp, or set runtime='auto' and run: {_INSTALL_HINT}"
+    forbidden = search.forbidden
+    kind = RuntimeNotExecutableError if forbidden else RuntimeNotFoundError
+    return kind(
+        f"No {what} was found. Looked at: {'; '.join(search.report)}.",
+        hint=f"If it is llama.cpp's program, run: chmod +x {forbidden[0]}" if forbidden else hint,
+        places=tuple(search.report),
     )
 
 
@@ -129,6 +130,7 @@ class _Search:
         self._seen: set[tuple[RuntimeKind, str]] = set()
         self.runtimes: list[Runtime] = []
         self.report: list[str] = []
+        self.forbidden: list[str] = []
 
     def take(self, choice: str, *, setting: str) -> None:
         """The program that the user named; it must be there."""
@@ -152,7 +154,7 @@ class _Search:
                 if self._add("llama" if name == "llama" else "llama-server", path):
                     self.report.append(f"{name}: {path}")
             if not found:
-                self.report.append(f"PATH and the usual prefixes: no {name}")
+                self._report_none(name)
             found_any = found_any or bool(found)
 
     def look_for_embedded(self) -> None:
@@ -190,7 +192,7 @@ class _Search:
                 if not is_foreign and self._add("one-shot", path):
                     self.report.append(f"one-shot: {self.runtimes[-1].origin}")
             if not paths:
-                self.report.append(f"PATH and the usual prefixes: no {name}")
+                self._report_none(name)
 
     def look_for_mock(self) -> None:
         """Answers that say they are a mock."""
@@ -200,6 +202,21 @@ class _Search:
             return
         self.runtimes.append(Runtime(kind="mock", command=command, origin="the mock"))
         self.report.append("mock: allowed by allow_mock")
+
+    def _report_none(self, name: str) -> None:
+        self.report.append(f"PATH and the usual prefixes: no {name}")
+        for path in dict.fromkeys(map(str, self.places_of(name))):
+            if os.path.isdir(path):  # noqa: PTH112
+                self.report.append(f"{path} is a directory")
+        forbidden = self.not_executable(name)
+        self.report += [f"{path} is not executable" for path in forbidden]
+        if name != "llama":  # which is hardly llama.cpp's
+            self.forbidden += forbidden
+
+    def not_executable(self, name: str) -> list[str]:
+        """Files of this name, where one is looked for, that this user may not execute."""
+        paths = dict.fromkeys(map(str, self.places_of(name)))
+        return [path for path in paths if os.path.isfile(path) and not os.access(path, os.X_OK)]  # noqa: PTH113
 
     def _add(self, kind: RuntimeKind, path: str) -> bool:
         key = (kind, os.path.realpath(path))
@@ -231,6 +248,9 @@ class _Search:
         is_there = os.access(path, os.F_OK)
         if is_plain_name and not is_there:
             found = next(self._executables(choice), None)
+            forbidden = self.not_executable(choice)
+            if found is None and forbidden:
+                raise _not_executable(setting, choice, forbidden[0])
             if found is None:
                 raise ProgramMissingError(f"{setting}={choice!r}: no such program on PATH.", hint=remedy)
             return found
@@ -239,9 +259,7 @@ class _Search:
         if path.is_dir():
             raise ConfigurationError(f"{setting}={choice!r} is a directory, not a program.", hint=remedy)
         if not os.access(path, os.X_OK):
-            raise ProgramNotExecutableError(
-                f"{setting}={choice!r} is not executable.", hint=f"If it is llama-server, run: chmod +x {path}"
-            )
+            raise _not_executable(setting, choice, str(path))
         return str(path)
 
     def _executables(self, name: str) -> Iterator[str]:
@@ -268,6 +286,13 @@ class _Search:
             return Path(path).expanduser()
         except RuntimeError:
             return Path(path)
+
+
+def _not_executable(setting: str, choice: str, path: str) -> ProgramNotExecutableError:
+    where = "" if choice == path else f" ({path})"
+    return ProgramNotExecutableError(
+        f"{setting}={choice!r}{where} is not executable.", hint=f"If it is llama.cpp's program, run: chmod +x {path}"
+    )
 
 
 def _stem(path: str) -> str:

@@ -281,8 +281,8 @@ def _launch_and_wait(request: StartRequest, runtime: Runtime, flags: frozenset[s
             raise ClientClosedError("The client was closed while its server was starting.")
         if readiness.outcome == "exited":
             assert readiness.exit_status is not None
-            raise _start_failed(request, runtime, readiness.exit_status, process, command)
-        raise _start_timed_out(request, process, command)
+            raise _start_failed(request, runtime, readiness.exit_status, process, _by_hand(request, runtime, command))
+        raise _start_timed_out(request, runtime, process, _by_hand(request, runtime, command))
     except BaseException:
         process.stop()
         raise
@@ -376,10 +376,20 @@ def _start_error(
     )
 
 
-def _start_timed_out(request: StartRequest, process: ServerProcess, command: str) -> ServerStartTimeoutError:
+def _by_hand(request: StartRequest, runtime: Runtime, command: str) -> str:
+    """The command line for people; of a one-shot rung the program's, since our stand-in for a server is not what fails."""
+    if runtime.kind != "one-shot":
+        return command
+    return redacted_command((*runtime.program, "-m", request.model.path or "", "-p", "Hello", "-n", "1"))
+
+
+def _start_timed_out(
+    request: StartRequest, runtime: Runtime, process: ServerProcess, command: str
+) -> ServerStartTimeoutError:
     seconds = request.settings.start_timeout_seconds
+    what = "The one-shot program" if runtime.kind == "one-shot" else "The server"
     return ServerStartTimeoutError(
-        f"The server for {request.model.name} was not ready within start_timeout_seconds={seconds:g}.",
+        f"{what} for {request.model.name} ({runtime.origin}) was not ready within start_timeout_seconds={seconds:g}.",
         hint="Raise start_timeout_seconds, or use a smaller model or quantization.",
         log_tail=last_lines(process.log_tail()),
         command=command,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,9 +25,11 @@ from localllama import (
     ProgramNotExecutableError,
     RequestTimeoutError,
     RuntimeBrokenError,
+    RuntimeNotExecutableError,
     RuntimeNotFoundError,
     SamplingSettings,
     ServerStartError,
+    ServerStartTimeoutError,
     TimeoutSettings,
 )
 from localllama._one_shot.answering import MOST_RUNS
@@ -138,7 +140,7 @@ def test_half_an_answer_of_a_program_that_counts_nothing_is_no_answer(client_of:
     runs = tmp_path / "runs"
     body = f"out.write(b'{{\"name\": \"An')\nopen({str(runs)!r}, 'a').write('.')"
     with client_of(body) as client:
-        with pytest.raises(ProgramFailedError, match="lost the end of its answer") as caught:
+        with pytest.raises(ProgramFailedError, match="exited with code 0 and without the end of its answer") as caught:
             client.chat(HELLO)
     assert caught.value.exit_code == 0
     assert runs.read_text() == "." * MOST_RUNS, "it has been asked for the rest"
@@ -289,6 +291,27 @@ def test_a_directory_and_a_file_that_is_no_program(micro_model: Path, tmp_path: 
     assert isinstance(caught.value, PermissionError)
 
 
+def test_what_lies_on_path_and_is_no_program_is_said(micro_model: Path, only_here: Path) -> None:
+    forbidden = only_here / "llama-completion"
+    forbidden.write_text("#!/bin/sh\n")
+    (only_here / "llama-cli").mkdir()
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.raises(RuntimeNotExecutableError, match=f"{forbidden} is not executable") as caught:
+            client.start()
+    assert isinstance(caught.value, PermissionError)
+    assert f"{only_here / 'llama-cli'} is a directory" in caught.value.places
+    assert caught.value.hint is not None
+    assert f"chmod +x {forbidden}" in caught.value.hint
+    with LocalLlamaClient(settings_for(micro_model, "llama-completion", "y")) as client:
+        with pytest.raises(ProgramNotExecutableError, match=str(forbidden)):
+            client.start()
+    forbidden.unlink()
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "z")) as client:
+        with pytest.raises(RuntimeNotFoundError, match="is a directory") as missing:
+            client.start()
+    assert not isinstance(missing.value, PermissionError)
+
+
 def test_a_program_that_is_not_there(micro_model: Path, only_here: Path) -> None:
     with LocalLlamaClient(settings_for(micro_model, only_here / "llama-completion", "x")) as client:
         with pytest.raises(ProgramMissingError) as caught:
@@ -320,8 +343,9 @@ def test_another_architecture(micro_model: Path, only_here: Path) -> None:
     program.write_bytes(header)
     program.chmod(0o755)
     with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
-        with pytest.raises(RuntimeBrokenError, match=re.escape(str(program))):
+        with pytest.raises(RuntimeBrokenError, match="built for another processor") as caught:
             client.start()
+    assert str(program) in caught.value.message
 
 
 def test_illegal_instructions_after_the_version_lead_to_the_next_program(micro_model: Path, only_here: Path) -> None:
@@ -386,6 +410,38 @@ def test_a_trial_that_fails_for_any_reason_keeps_all_that_was_said(
     assert len(str(caught.value)) < 5000
 
 
+def test_a_program_that_fails_in_its_help_keeps_all_that_was_said(micro_model: Path, only_here: Path) -> None:
+    program = only_here / "llama-completion"
+    body = "sys.stderr.write('first line\\n' + ('y' * 79 + '\\n') * 125000 + 'last line\\n')\nsys.exit(3)"
+    program.write_text(f"#!{sys.executable} -S\nimport sys\n{body}\n")
+    program.chmod(0o755)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.raises(RuntimeBrokenError, match="exited with code 3") as caught:
+            client.start()
+    assert caught.value.exit_code == 3
+    assert caught.value.stderr == "first line\n" + ("y" * 79 + "\n") * 125000 + "last line\n"
+    assert caught.value.log_tail.endswith("last line")
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_program_that_hangs_in_its_trial_is_named(micro_model: Path, only_here: Path) -> None:
+    program = make_one_shot_program(only_here, "time.sleep(1000)", fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x", start_timeout_seconds=1)) as client:
+        with pytest.raises(ServerStartTimeoutError, match="start_timeout_seconds=1") as caught:
+            client.start()
+    assert str(program) in caught.value.message
+    assert caught.value.command == f"{program} -m {micro_model} -p Hello -n 1"
+
+
+def test_what_is_missing_is_said_of_a_file_that_is_there(micro_model: Path, only_here: Path) -> None:
+    program = only_here / "llama-completion"
+    program.write_text("#!/nowhere/python\n")
+    program.chmod(0o755)
+    with LocalLlamaClient(settings_for(micro_model, "one-shot", "x")) as client:
+        with pytest.raises(RuntimeBrokenError, match="not the interpreter or the loader"):
+            client.start()
+
+
 def test_where_each_program_fails_each_error_is_kept(micro_model: Path, only_here: Path) -> None:
     make_one_shot_program(only_here, "sys.stderr.write('one')\nsys.exit(3)", fails_trial=True)
     make_one_shot_program(only_here, "os.kill(os.getpid(), signal.SIGILL)", name="llama-cli", fails_trial=True)
@@ -396,7 +452,7 @@ def test_where_each_program_fails_each_error_is_kept(micro_model: Path, only_her
     assert isinstance(first, RuntimeBrokenError)
     assert isinstance(second, RuntimeBrokenError)
     assert (first.exit_code, first.signal_number, first.stderr) == (3, None, "one")
-    assert (second.exit_code, second.signal_number) == (None, 4)
+    assert (second.exit_code, second.signal_number, second.stderr) == (None, 4, "")
 
 
 def test_where_there_is_no_server_the_user_is_told_once(micro_model: Path, only_here: Path) -> None:
