@@ -69,6 +69,12 @@ def test_then_it_is_an_error_with_the_text(script: ScriptedServer, client: Local
     assert caught.value.result is not None
 
 
+def test_any_object_is_an_object(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.deltas = says("[1, 2]")
+    with pytest.raises(StructuredOutputError, match="object"):
+        client.chat(replace(ASK, response_format={"type": "json_object"}))
+
+
 def test_a_stream_is_shown_and_judged_at_its_end(script: ScriptedServer, client: LocalLlamaClient) -> None:
     script.deltas = says('{"n": 7.5}')
     seen = []

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from localllama._processes import launch_posix
-from localllama._processes.private_directory import make_private_directory
+from localllama._processes.private_directory import make_private_directory, release_lock
 from localllama._processes.process import ExitStatus, LaunchPlan, ServerProcess, launch
+from localllama._processes.supervisor import BOOTSTRAP, PROGRAM_VARIABLE
 from localllama.errors import ServerStartError
 from support.processes import ProcessIdentity
 from support.waiting import wait_until
@@ -114,6 +115,83 @@ def test_log_keeps_the_last_64_kib_in_whole_lines_and_never_blocks_the_server(ru
     numbers = [int(line.split("-")[1]) for line in lines[:-1]]
     assert numbers == list(range(40000 - len(numbers), 40000))
     assert 60_000 < len(server.log_tail()) <= 64 * 1024
+
+
+@pytest.mark.parametrize("ending", ["wait", "exit 0"])
+def test_the_group_ends_where_the_platform_knows_no_adopted_children(
+    run: Run, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """As on macOS: what the server started is nobody's child once the server is dead, but it is still in its group."""
+    parts = launch_posix.program_parts("supervisor_linux")
+    program = "\n".join([*parts, "load_prctl = lambda: None", "main(OwnerWatch)\n"])
+    monkeypatch.setattr(launch_posix, "supervisor_program", lambda _platform: program)
+    server = shell(run, f"sleep 1000 & one=$!; sleep 1000 & echo pids $one $!; {ending}")
+    wait_for_log(server, "\n")
+    family = [ProcessIdentity.of(int(pid)) for pid in server.log_tail().split()[1:]]
+    assert server.stop() is not None
+    wait_until(lambda: not any(member.is_alive() for member in family), seconds=2, what="the end of the group")
+
+
+def test_the_files_of_a_server_are_for_its_user_alone(run: Run) -> None:
+    before = os.umask(0)
+    try:
+        server = shell(run, "umask")
+    finally:
+        os.umask(before)
+    assert server.wait_for_exit(5) == ExitStatus(exit_code=0)
+    assert server.log_tail() == "0077\n"
+
+
+def test_a_supervisor_that_comes_after_its_owners_end_removes_the_directory(base: Path) -> None:
+    directory = make_private_directory()
+    marker = base / "started"
+    lifeline, ours = os.pipe()
+    status, theirs = os.pipe()
+    os.close(ours)
+    descriptors = [str(number) for number in (lifeline, theirs, -1, -1, -1, -1)]
+    owner = "1"  # not our pid, so that to the supervisor its owner is gone
+    command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP, "localllama-supervisor", owner, *descriptors]
+    environment = {**os.environ, PROGRAM_VARIABLE: launch_posix.supervisor_program("supervisor_linux")}
+    try:
+        subprocess.run(
+            [*command, str(directory), "/usr/bin/touch", str(marker)],
+            env=environment,
+            pass_fds=(lifeline, theirs),
+            start_new_session=True,
+            timeout=20,
+            check=True,
+        )
+        assert os.read(status, 100) == b"EXIT code 0\n"
+    finally:
+        for descriptor in (lifeline, status, theirs):
+            os.close(descriptor)
+    assert not directory.exists()
+    assert not marker.exists()
+    release_lock(directory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux a pipe can be made larger")
+def test_all_last_words_of_a_server_are_in_its_log(run: Run, tmp_path: Path) -> None:
+    """More of them than one read takes: the supervisor was not there when they were said."""
+    script = """
+import fcntl, os, sys, time
+print("up", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.005)
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+print("x" * 300_000, "last words", sep="\\n")
+"""
+    server = run(sys.executable, "-I", "-S", "-c", script, str(tmp_path / "go on"))
+    wait_for_log(server, "up")
+    supervisor = parent_of(server)
+    supervisor.suspend()
+    try:
+        (tmp_path / "go on").touch()
+        wait_until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE, what="the end of the server")
+    finally:
+        supervisor.resume()
+    assert server.wait_for_exit(5) == ExitStatus(exit_code=0)
+    assert server.log_tail() == "last words\n"
 
 
 def test_log_survives_the_supervisor(run: Run, base: Path) -> None:

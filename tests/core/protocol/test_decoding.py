@@ -95,6 +95,30 @@ def test_what_the_envelope_lets_through() -> None:
             jsonschema.validate(wrong, schema)
 
 
+@pytest.mark.parametrize("choice", ["required", "add"])
+@pytest.mark.parametrize("has_tools", [False, True])
+def test_where_a_call_must_happen_words_are_no_answer(choice: str, has_tools: bool) -> None:
+    made = plan(ask(tools=(ADD,), tool_choice=choice), server(has_tools=has_tools))
+    assert made.has_fixed_form
+    jsonschema.validate({"name": "add", "arguments": {"a": 1}}, schema_of(made))
+    for wrong in ({"answer": "No."}, {"result": {}}, "No."):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema_of(made))
+
+
+def test_a_template_that_shows_tools_and_no_calls_has_its_calls_in_an_envelope() -> None:
+    caps = TemplateCapabilities(supports_tools=True, supports_tool_calls=False)
+    made = plan(ask(tools=(ADD,)), ServerInfo(n_ctx=4096, template=caps))
+    assert made.envelope is not None
+    assert made.request.tools == (ADD,)
+
+
+def test_the_model_is_told_the_schema_that_holds_it() -> None:
+    made = plan(ask(response_format=FORMAT), server(has_tools=True))
+    assert made.request.messages[0].role == "system"
+    assert json.dumps(OBJECT["required"]) in made.request.messages[0].text
+
+
 def test_arguments_are_called_parameters_in_the_llama_3_family() -> None:
     info = server(
         has_tools=True, template='{"name": function name, "parameters": dictionary of argument name and its value}'
