@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from localllama.cli import _errors
+from localllama.cli import _errors, models
+from localllama.cli._screen import errors
 
 
 def test_version(command) -> None:
@@ -148,3 +152,87 @@ def test_every_place_and_program_is_in_the_report(command, tmp_path: Path, monke
     assert second["kind"] == "embedded"
     assert second["verdict"].startswith("taken")
     assert os.fspath(tmp_path) not in second["origin"]
+
+
+@pytest.mark.parametrize("arguments", [("init",), ("models", "rm", "MODEL", "--force")])
+def test_where_nobody_answers_a_question_the_option_is_named(command, monkeypatch, fetched_model, arguments) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    outcome = command(*(fetched_model if word == "MODEL" else word for word in arguments))
+    assert outcome.code == 2
+    assert "--yes" in outcome.err
+
+
+@pytest.fixture
+def fetched_model(micro_model: Path, tmp_path: Path, monkeypatch) -> str:
+    """A model in the cache of Hugging Face."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "models--owner--some-GGUF"
+    snapshot = folder / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(snapshot.name)
+    (snapshot / "some-Q4_K_M.gguf").write_bytes(micro_model.read_bytes())
+    return "owner/some-GGUF"
+
+
+def test_who_interrupts_while_the_program_is_read_sees_no_traceback(environ: dict[str, str]) -> None:
+    # As long as its modules are imported, nothing of the program catches anything.
+    reading = "import sys; from localllama import cli\n"
+    reading += "def stopped(*_): raise KeyboardInterrupt\n"
+    reading += "cli.importlib.util.find_spec = stopped; sys.exit(cli.main())"
+    process = subprocess.run([sys.executable, "-c", reading], env=environ, capture_output=True, text=True, check=False)
+    assert process.returncode == 130
+    assert process.stderr.strip() == "Interrupted."
+
+
+def test_an_empty_runtime_is_none_chosen(command, micro_model: Path) -> None:
+    outcome = command("ask", "Hello", "--model", str(micro_model), "--max-tokens", "1", "--runtime", "")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("way", ["file", "input", "question", "system"])
+def test_bytes_that_are_no_text_are_named_wherever_they_come_from(command, tmp_path: Path, monkeypatch, way) -> None:
+    (tmp_path / "latin1").write_bytes(b"caf\xe9")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9"), "utf-8", "surrogateescape"))
+    arguments = {
+        "file": ("-f", str(tmp_path / "latin1")),
+        "input": ("-f", "-"),
+        "question": ("caf\udce9",),
+        "system": ("Hello", "--system", "caf\udce9"),
+    }
+    outcome = command("ask", *arguments[way])
+    assert outcome.code == 2
+    assert "UTF-8" in outcome.err
+    assert "iconv" in outcome.err
+    assert "surrogate" not in outcome.err
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(command, micro_model: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "boolean"}', encoding="utf-8-sig")
+    outcome = command("ask", "Hello", "--model", str(micro_model), "--schema", str(schema), "--temperature", "0")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) in (True, False)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2"])
+def test_a_closed_standard_stream_is_no_fault_of_ours(environ: dict[str, str], closed: str) -> None:
+    shell = f"exec {sys.executable} -m localllama ask Hello --max-tokens 1 {closed}>&-"
+    process = subprocess.run(["/bin/sh", "-c", shell], env=environ, capture_output=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_name_in_an_error_of_the_system_is_no_markup(capsys) -> None:
+    def fail() -> None:
+        Path("/nowhere/[/]").read_bytes()
+
+    assert _errors.guarded(fail) == 1
+    assert "/nowhere/[/]" in capsys.readouterr().err
+
+
+def test_a_path_on_standard_error_is_not_broken(command, tmp_path: Path, monkeypatch, micro_model: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(models, "errors", errors.__wrapped__)  # a console of this width
+    model = tmp_path / f"{'long' * 20}.gguf"
+    model.write_bytes(micro_model.read_bytes())
+    assert f"{model} is the default now" in command("models", "use", str(model)).err

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
 from localllama.errors import ConfigurationError
@@ -17,7 +17,7 @@ from .hub_models import HUB_MODELS
 from .names import is_safe_name
 from .own_models import OwnModel, is_own_name, own_model, own_models_path
 
-__all__ = ["REFERENCE_FORMS", "ModelReference", "parse_reference"]
+__all__ = ["REFERENCE_FORMS", "ModelReference", "parse_reference", "shown_url"]
 
 REFERENCE_FORMS = (
     "a path such as './model.gguf', 'pkg:package/file.gguf', 'owner/repo:QUANT' or 'hf:owner/repo/file.gguf' "
@@ -156,8 +156,19 @@ def _hub(text: str, rest: str) -> ModelReference:
     return ModelReference(text, "hub", repo=match["repo"], file=match["file"], quantization=match["quant"])
 
 
+def shown_url(parts: SplitResult) -> str:
+    """An address without what may be a secret: the user's name and password, the query."""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _with_scheme(text: str) -> ModelReference:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # read from the text only now
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The model's address cannot be read: {error}.", hint="Write it as 'https://host/model.gguf'."
+        ) from error
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise ConfigurationError(
@@ -170,7 +181,8 @@ def _with_scheme(text: str) -> ModelReference:
     digest = parts.fragment.removeprefix("sha256=") if parts.fragment else None
     if digest is not None and not _SHA256.fullmatch(digest):
         raise ConfigurationError(
-            f"{text!r} has a fragment that is not a checksum.", hint="Write '#sha256=' and 64 hexadecimal digits."
+            f"{shown_url(parts)} has a fragment that is not a checksum.",
+            hint="Write '#sha256=' and 64 hexadecimal digits.",
         )
     return ModelReference(
         text, "url", url=parts._replace(fragment="").geturl(), sha256=digest.lower() if digest else None

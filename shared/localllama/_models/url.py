@@ -30,7 +30,7 @@ from .files import sha256_of
 from .gguf import check_part, read_gguf_header
 from .names import is_safe_name
 from .progress import FetchProgress, ProgressCallback
-from .reference import ModelReference
+from .reference import ModelReference, shown_url
 from .splits import split_parts, split_position
 from .store import locked, require_space, store_directory, store_errors, write_through
 
@@ -95,7 +95,7 @@ def fetch_url_model(reference: ModelReference, on_progress: ProgressCallback | N
     directory, name = _place(reference)
     parts = urlsplit(reference.url)
     folder = parts.path.rpartition("/")[0]
-    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"  # the rest may hold a token
+    shown = shown_url(urlsplit(reference.url))
     with store_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(directory, shown, on_progress):
@@ -235,7 +235,7 @@ def _place(reference: ModelReference) -> tuple[Path, str]:
     assert reference.url is not None
     parts = urlsplit(reference.url)
     name = unquote(parts.path.rpartition("/")[2])
-    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"
+    shown = shown_url(urlsplit(reference.url))
     if parts.username or parts.password:
         raise ConfigurationError(
             f"The address {shown} has a user name or password in it.",

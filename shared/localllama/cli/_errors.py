@@ -98,8 +98,9 @@ def guarded(function: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        errors().print(f"[bold red]Error:[/] {error.strerror or error}", end="")
-        errors().print(f": {error.filename}" if error.filename else "")
+        errors().print("[bold red]Error:[/]", end=" ")
+        where = f": {error.filename}" if error.filename else ""
+        errors().print(f"{error.strerror or error}{where}", markup=False)
         return 1
     except Exception as error:  # a traceback helps nobody who only typed a command
         if os.environ.get(_TRACEBACK_VARIABLE):

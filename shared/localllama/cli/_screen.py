@@ -10,16 +10,26 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, Task, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from localllama.errors import LocalLlamaWarning
+from localllama.errors import ConfigurationError, LocalLlamaWarning
 from localllama.types import StartProgress
 
-__all__ = ["errors", "output", "print_json", "shown_bytes", "starting", "warnings_as_notes"]
+__all__ = ["agreed", "errors", "has_terminal", "output", "print_json", "shown_bytes", "starting", "warnings_as_notes"]
 
 _KILO = 1000
+
+
+class _Notes(Console):
+    """Breaks no text that it is given, so that a path or a command can be copied and found; a bar it fits to the width."""
+
+    def print(self, *values: Any, **options: Any) -> None:
+        if all(isinstance(value, str) for value in values):
+            options.setdefault("soft_wrap", True)
+        super().print(*values, **options)
 
 
 class _Amount(DownloadColumn):
@@ -32,13 +42,35 @@ class _Amount(DownloadColumn):
 @lru_cache
 def errors() -> Console:
     """The console for people. Names stay as they are: to Rich, `:x:` in a path is an emoji. It heeds NO_COLOR and TERM=dumb."""
-    return Console(stderr=True, highlight=False, emoji=False)
+    return _Notes(stderr=True, highlight=False, emoji=False)
 
 
 @lru_cache
 def output() -> Console:
     """The console for results."""
     return Console(soft_wrap=True, highlight=False, emoji=False)
+
+
+def has_terminal() -> bool:
+    """Whether somebody can type; a program that was started without standard input has none."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def agreed(question: str, *, default: bool = False) -> bool:
+    """Ask for a yes.
+
+    Raises:
+        ConfigurationError: Nobody answers, and there is no terminal where somebody could.
+    """
+    refusal = ConfigurationError("Nothing was done: nobody can be asked here.", hint="Add --yes.")
+    if sys.stdin is None:
+        raise refusal
+    try:
+        return typer.confirm(question, default=default, err=True)
+    except typer.Abort:
+        if has_terminal():
+            raise
+        raise refusal from None
 
 
 def print_json(value: Any) -> None:

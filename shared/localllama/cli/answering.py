@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from localllama.types import ChatRequest, ChatResult, Message
 
 from ._defaults import chosen_model
 from ._errors import show
-from ._screen import errors, print_json, starting
+from ._screen import errors, has_terminal, print_json, starting
 
 __all__ = ["ask", "chat", "make_client"]
 
@@ -29,6 +30,9 @@ ContextOption = Annotated[int | None, typer.Option("--n-ctx", help="The context 
 TemperatureOption = Annotated[float | None, typer.Option(help="0 always takes the likeliest token.", min=0.0)]
 TokensOption = Annotated[int | None, typer.Option("--max-tokens", help="End the answer after so many.", min=1)]
 SystemOption = Annotated[str | None, typer.Option(help="What the model is told before everything else.")]
+
+_TEXT = "utf-8-sig"  # a mark at the beginning, as editors on Windows write it, is no part of the text
+_TO_UTF8 = "Convert it, as with: iconv -f latin1 -t utf-8"
 
 _CHAT_HELP = (
     "/reset forgets the conversation, /save FILE writes it as JSON, /exit or Ctrl-D ends; Ctrl-C stops an answer."
@@ -46,7 +50,7 @@ def make_client(
     reference, _ = chosen_model(model)
     sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
     return LocalLlamaClient(
-        ServerSettings(model=reference, runtime=runtime, n_ctx=n_ctx),
+        ServerSettings(model=reference, runtime=runtime or "auto", n_ctx=n_ctx),
         sampling=SamplingSettings(**{name: value for name, value in sampling.items() if value is not None}),
     )
 
@@ -66,6 +70,8 @@ def ask(
     is_json: Annotated[bool, typer.Option("--json", help="The answer with usage and timings, as JSON.")] = False,
 ) -> None:
     """Ask one question; the answer is streamed to standard output."""
+    for name, text in (("question", question), ("--system", system)):
+        _require_text(name, text)
     prompt = "\n\n".join(part for part in (question, _read_text(file)) if part)
     if not prompt:
         raise ConfigurationError("There is no question.", hint='Give one: localllama ask "Why is the sky blue?"')
@@ -87,21 +93,35 @@ def ask(
 def _read_text(file: str | None) -> str | None:
     if file is None:
         return None
-    if file == "-":
-        return sys.stdin.read()
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--file {file!r} cannot be read: {error}") from error
+        if file != "-":
+            return Path(file).read_text(encoding=_TEXT)
+        if sys.stdin is None:
+            raise ConfigurationError("--file '-' cannot be read: there is no standard input.")
+        # The bytes: what Python makes of them depends on the locale, and would have to be undone.
+        return sys.stdin.buffer.read().decode(_TEXT)
+    except OSError as error:
+        raise ConfigurationError(f"--file {file!r} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--file {file!r} is no text in UTF-8: {error}", hint=_TO_UTF8) from error
+
+
+def _require_text(name: str, text: str | None) -> None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:  # so Python keeps bytes of the command line that are no UTF-8
+        raise ConfigurationError(f"The text of {name} is no UTF-8.", hint=_TO_UTF8) from error
 
 
 def _read_schema(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"--schema {str(path)!r} cannot be read: {error}") from error
+        schema = json.loads(path.read_text(encoding=_TEXT))
+    except OSError as error:
+        raise ConfigurationError(f"--schema {str(path)!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"--schema {str(path)!r} is no JSON: {error}") from error
     if not isinstance(schema, dict):
         raise ConfigurationError(f"--schema {str(path)!r} is not a JSON object.", hint="A schema begins with '{'.")
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
@@ -151,6 +171,7 @@ def chat(
     max_tokens: TokensOption = None,
 ) -> None:
     """Talk to a model; it remembers the conversation."""
+    _prepare_input()
     with make_client(model, runtime, n_ctx, temperature, max_tokens) as client:
         with starting() as progress:
             client.start(progress)
@@ -166,10 +187,9 @@ class _Conversation:
         self._saved: set[Path] = set()
 
     def run(self) -> None:
-        _load_line_editing()
         while True:
             try:
-                line = input("> " if sys.stdin.isatty() else "").strip()
+                line = input("> " if has_terminal() else "").strip()
             except EOFError:
                 errors().print()
                 return
@@ -235,8 +255,12 @@ class _Conversation:
         self._turns = [*turns, Message("assistant", text)]
 
 
-def _load_line_editing() -> None:
-    if not sys.stdin.isatty():
+def _prepare_input() -> None:
+    if sys.stdin is None:
+        raise ConfigurationError("There is no standard input to chat on.", hint="Take `localllama ask`.")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a byte that is no text ends no conversation
+    if not has_terminal():
         return
     # Ctrl-C is a KeyboardInterrupt here, whatever the shell that started us has done to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

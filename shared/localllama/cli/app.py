@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,6 +58,9 @@ app.add_typer(models.app, name="models")
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     code = 0
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # its descriptor was closed before we were started
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (until the process ends)
 
     def command() -> None:
         nonlocal code

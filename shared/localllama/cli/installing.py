@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ from localllama._runtime.install_check import NOT_STARTED, ask_quietly, fault_of
 from localllama.errors import ConfigurationError, LocalLlamaError
 
 from ._defaults import DEMO_MODEL, chosen_model
-from ._screen import errors, output
+from ._screen import errors, has_terminal, output
 
 __all__ = ["install"]
 
@@ -37,7 +36,7 @@ def install(
     if is_dry:
         _print_plan(methods, allow_sudo=allow_sudo)
         return
-    if not is_agreed and not sys.stdin.isatty():
+    if not is_agreed and not has_terminal():
         raise ConfigurationError(
             "Nothing was installed: nobody can be asked here.", hint="Look with --dry-run, then add --yes."
         )

@@ -36,7 +36,7 @@ def runtime(
     is_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show every place where llama.cpp was looked for, and what was found there."""
-    report = report_runtimes(choice, os.environ)
+    report = report_runtimes(choice or "auto", os.environ)
     if is_json:
         print_json(asdict(report))
     else:
@@ -77,7 +77,7 @@ def doctor(
     is_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Find out what is wrong, and say how to mend it. Ends with a real answer of one token."""
-    findings = examine(model, runtime, is_fixing=is_fixing)
+    findings = examine(model, runtime or "auto", is_fixing=is_fixing)
     if is_json:
         print_json([asdict(item) for item in findings])
     else:

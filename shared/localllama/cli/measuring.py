@@ -15,7 +15,7 @@ from localllama.errors import ModelError
 from localllama.types import ChatRequest, Message, Timings
 
 from ._defaults import DEMO_MODEL, set_default_model
-from ._screen import errors, output, print_json, shown_bytes, starting
+from ._screen import agreed, errors, output, print_json, shown_bytes, starting
 from .answering import ModelOption, RuntimeOption, make_client
 from .models import fetched
 
@@ -80,7 +80,7 @@ def init(
     entry = largest_that_fits(int(free * _MEMORY_SHARE))
     errors().print(f"{shown_bytes(free)} of memory are free; {entry.name} needs {shown_bytes(entry.size_bytes)}.")
     errors().print(f"{entry.description}. Licence: {entry.licence}.", markup=False, highlight=False)
-    if not is_agreed and not typer.confirm("Fetch it and make it the default?", default=True, err=True):
+    if not is_agreed and not agreed("Fetch it and make it the default?", default=True):
         errors().print("Nothing was done. All models: localllama models list")
         return
     try:

@@ -23,7 +23,7 @@ from localllama.errors import ConfigurationError, LocalLlamaError, ModelNotFound
 from localllama.types import StartProgress
 
 from ._defaults import chosen_model, set_default_model
-from ._screen import errors, output, print_json, shown_bytes, starting
+from ._screen import agreed, errors, output, print_json, shown_bytes, starting
 
 __all__ = ["app", "fetched"]
 
@@ -163,7 +163,7 @@ def rm(
     removal = plan_removal(reference, is_forced=is_forced)
     for file in removal.files:
         errors().print(str(file), markup=False, highlight=False)
-    if not is_agreed and not typer.confirm(f"Remove {reference} ({shown_bytes(removal.size_bytes)})?", err=True):
+    if not is_agreed and not agreed(f"Remove {reference} ({shown_bytes(removal.size_bytes)})?"):
         errors().print("Nothing was removed.")
         return
     removal.remove()

@@ -66,6 +66,21 @@ def test_a_url_with_a_checksum() -> None:
     assert (parsed.kind, parsed.url, parsed.sha256) == ("url", "https://host/a.gguf?x=1", "ab" * 32)
 
 
+@pytest.mark.parametrize(
+    "text", ["https://[::1/a.gguf?t=geheim", "https://host:abc/a.gguf?t=geheim", "https://host:99999/a.gguf"]
+)
+def test_an_address_that_is_none_is_refused_without_a_secret(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        parse_reference(text)
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_wrong_checksum_is_refused_without_a_secret() -> None:
+    with pytest.raises(ConfigurationError, match=r"https://host:8443/a\.gguf has a fragment") as caught:
+        parse_reference("https://me:geheim@host:8443/a.gguf?t=geheim#sha256=12")
+    assert "geheim" not in str(caught.value)
+
+
 def test_an_existing_file_wins_over_a_repository_but_not_over_the_catalog(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner").mkdir()
