@@ -9,6 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from .descriptors import Descriptor
 from .supervisor import start_time
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ class ChildIdentity:
 
     def __init__(self, pid: int, started: str = "-") -> None:
         self.pid = pid
-        self._pidfd = -1
+        self._pidfd = Descriptor()
         self._process: psutil.Process | None = None
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self._pidfd = Descriptor(os.pidfd_open(pid))
         except AttributeError:
             self._process = _by_start_time(pid)
         except OSError as error:
@@ -46,15 +47,14 @@ class ChildIdentity:
 
     def close(self) -> None:
         """Let go of the process; from here on it cannot be signalled."""
-        descriptor, self._pidfd = self._pidfd, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._pidfd.close()
 
     def is_alive(self) -> bool:
         """Whether it still runs; a zombie does not."""
-        if self._pidfd >= 0:
+        pidfd = self._pidfd.number
+        if pidfd >= 0:
             poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
+            poll.register(pidfd, select.POLLIN)
             return not poll.poll(0)
         if self._process is None:
             return False
@@ -64,9 +64,10 @@ class ChildIdentity:
 
     def wait_for_end(self, timeout_seconds: float) -> None:
         """Wait until it has ended, a zombie counting as ended, or the time is over."""
-        if self._pidfd >= 0:
+        pidfd = self._pidfd.number
+        if pidfd >= 0:
             poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
+            poll.register(pidfd, select.POLLIN)
             poll.poll(timeout_seconds * 1000)
             return
         deadline = time.monotonic() + timeout_seconds
@@ -76,8 +77,9 @@ class ChildIdentity:
     def send_signal(self, number: int) -> None:
         """Signal this process, if it is there."""
         with contextlib.suppress(OSError):
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, number)
+            pidfd = self._pidfd.number
+            if pidfd >= 0:
+                signal.pidfd_send_signal(pidfd, number)
             elif self.is_alive():
                 os.kill(self.pid, number)
 

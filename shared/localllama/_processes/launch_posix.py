@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import pkgutil
 import select
@@ -30,11 +29,11 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
 
 from localllama.errors import ServerStartError
 
 from .child_identity import ChildIdentity, kill_session
+from .descriptors import Descriptors
 from .log_memory import LogMemory
 from .private_directory import duplicate_lock, release_lock, remove_private_directory
 from .process import STOP_SECONDS, ExitStatus, LaunchPlan, ServerProcess
@@ -44,62 +43,6 @@ from .supervisor_shell import SHELL_PROGRAM
 _HANDSHAKE_SECONDS = 15.0
 _PATIENCE_SECONDS = 0.7  # how long `stop` leaves it to the supervisor before it does more
 _REAP_SECONDS = 0.2
-_STDERR = 2
-
-
-class _Descriptors:
-    """Descriptors of one launch. A fork closes them in the child, whatever line the other threads are at."""
-
-    registry: ClassVar[dict[int, _Descriptors]] = {}
-
-    def __init__(self) -> None:
-        self._open: dict[str, int] = {}
-        self._lifeline: socket.socket | None = None
-        self.is_lifeline_shut = False
-        _Descriptors.registry[id(self)] = self
-
-    def keep_lifeline(self, lifeline: socket.socket) -> None:
-        """Take over our end of the lifeline; as an object, which no interrupt can lose between two steps."""
-        self._lifeline = lifeline
-
-    def add(self, name: str, descriptor: int) -> None:
-        """Take over an open descriptor (-1 is none)."""
-        if descriptor < 0:
-            return
-        if descriptor <= _STDERR:
-            # The host has closed its standard streams; in the supervisor these three numbers are taken.
-            low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
-            os.close(low)
-        self._open[name] = descriptor
-
-    def get(self, name: str) -> int:
-        """The number, or -1 if there is none or it is closed."""
-        return self._open.get(name, -1)
-
-    def numbers(self) -> list[int]:
-        return list(self._open.values())
-
-    def shut_lifeline(self) -> None:
-        """End the lifeline for everyone, whoever else holds a copy. Its number stays taken until `close`."""
-        self.is_lifeline_shut = True
-        lifeline = self._lifeline
-        if lifeline is not None:
-            with contextlib.suppress(OSError):  # the other end is gone already, or it is closed
-                lifeline.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        while self._open:
-            _, descriptor = self._open.popitem()
-            os.close(descriptor)
-        if self._lifeline is not None:
-            self._lifeline.close()
-        _Descriptors.registry.pop(id(self), None)
-
-    @classmethod
-    def close_all_in_forked_child(cls) -> None:
-        for descriptors in list(cls.registry.values()):
-            descriptors.close()
-        _unreaped_supervisors.clear()
 
 
 class _ExitFlag:
@@ -110,11 +53,11 @@ class _ExitFlag:
         cls.is_set = True
 
 
-os.register_at_fork(after_in_child=_Descriptors.close_all_in_forked_child)
 atexit.register(_ExitFlag.set)
 
 
 _unreaped_supervisors: set[int] = set()
+os.register_at_fork(after_in_child=_unreaped_supervisors.clear)
 
 
 def _reap_supervisors() -> None:
@@ -132,7 +75,7 @@ class _PosixServerProcess(ServerProcess):
     creator_pid = -1  # nobody's, for `__del__` of an object whose making was interrupted
 
     def __init__(
-        self, directory: Path | None, descriptors: _Descriptors, supervisor: ChildIdentity, log: LogMemory
+        self, directory: Path | None, descriptors: Descriptors, supervisor: ChildIdentity, log: LogMemory
     ) -> None:
         self.creator_pid = os.getpid()
         self.pid = 0
@@ -207,13 +150,12 @@ class _PosixServerProcess(ServerProcess):
                 raise _CannotLaunchError("the supervisor ended before it could start the server")
 
     def _read_status(self) -> None:
-        try:
-            data = os.read(self._descriptors.get("status"), 4096)
-        except BlockingIOError:
+        data = self._read_words()
+        if data is None:
             if self._supervisor.is_alive():
                 return
             # Its end of the pipe is still open somewhere, in a child that another thread forked at a bad moment.
-            data = self._read_last_words()
+            data = self._read_words() or b""
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             self._hear(line.decode().split())
@@ -225,11 +167,16 @@ class _PosixServerProcess(ServerProcess):
         if self._exit is not None:
             _reap_supervisors()
 
-    def _read_last_words(self) -> bytes:
-        try:
-            return os.read(self._descriptors.get("status"), 4096)
-        except BlockingIOError:
+    def _read_words(self) -> bytes | None:
+        """What the supervisor says; nothing at the end, None if it has not said anything yet."""
+        status = self._descriptors.get("status")
+        if status < 0:
+            # The host has closed all that it found, so the lifeline too: the supervisor is ending the server.
             return b""
+        try:
+            return os.read(status, 4096)
+        except BlockingIOError:
+            return None
 
     def _end_without_supervisor(self) -> None:
         """Do what the supervisor would have done. On Linux the kernel has killed the server, but not what it started."""
@@ -283,11 +230,11 @@ class _CannotLaunchError(Exception):
 
 
 _Command = tuple[list[str], dict[str, str]]
-_CommandMaker = Callable[[LaunchPlan, _Descriptors], _Command]
+_CommandMaker = Callable[[LaunchPlan, Descriptors], _Command]
 
 
 def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
-    ours, theirs = _Descriptors(), _Descriptors()
+    ours, theirs = Descriptors(), Descriptors()
     try:
         log = _open_channels(ours, theirs, plan.log_bytes)
         theirs.add("lock", duplicate_lock(plan.directory))
@@ -310,7 +257,7 @@ def _launch(plan: LaunchPlan, make_command: _CommandMaker) -> ServerProcess:
     return server
 
 
-def _open_channels(ours: _Descriptors, theirs: _Descriptors, log_bytes: int) -> LogMemory:
+def _open_channels(ours: Descriptors, theirs: Descriptors, log_bytes: int) -> LogMemory:
     lifeline, their_lifeline = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.keep_lifeline(lifeline)
     theirs.add("lifeline", their_lifeline.detach())
@@ -327,7 +274,7 @@ def _open_channels(ours: _Descriptors, theirs: _Descriptors, log_bytes: int) -> 
     return log
 
 
-def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
+def _python_command(plan: LaunchPlan, theirs: Descriptors) -> _Command:
     executable = sys.executable
     # An executable with another name is a host that embeds Python; what it would do with our arguments nobody knows.
     if getattr(sys, "frozen", False) or not Path(executable or "").name.startswith(("python", "pypy")):
@@ -344,7 +291,7 @@ def _python_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:
     return [*command, str(plan.directory or ""), *plan.argv], environment
 
 
-def _shell_command(plan: LaunchPlan, theirs: _Descriptors) -> _Command:  # noqa: ARG001 - one signature
+def _shell_command(plan: LaunchPlan, theirs: Descriptors) -> _Command:  # noqa: ARG001 - one signature
     command = ["/bin/sh", "-c", SHELL_PROGRAM, "localllama-supervisor", str(plan.directory or ""), *plan.argv]
     return command, dict(plan.env)
 
@@ -363,7 +310,7 @@ def program_parts(platform: str) -> list[str]:
     return [part.decode() for part in parts if part]
 
 
-def _spawn(command: list[str], environment: dict[str, str], theirs: _Descriptors, *, is_shell: bool) -> int:
+def _spawn(command: list[str], environment: dict[str, str], theirs: Descriptors, *, is_shell: bool) -> int:
     # No preexec_fn: with it a fork copies the page tables of a host with gigabytes, and may hang in a lock of another
     # thread. The session of its own keeps Ctrl-C, a hangup and the signals of a notebook's interrupt away.
     process = subprocess.Popen(
@@ -382,6 +329,8 @@ def _spawn(command: list[str], environment: dict[str, str], theirs: _Descriptors
 
 
 def _wait_readable(descriptor: int, deadline: float) -> bool:
+    if descriptor < 0:
+        return True
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

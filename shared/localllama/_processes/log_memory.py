@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import sys
 
 from .supervisor import LOG_HEADER_BYTES
 
@@ -20,16 +21,22 @@ class LogMemory:
         n_bytes: How much of it is kept; memory is taken only for what is written.
 
     Attributes:
-        descriptor: For the supervisor to map; -1 if this system has no shared memory, and then there is no log.
+        descriptor: For the supervisor to map; -1 if this system has no shared memory, or a limit on the size of files
+            (RLIMIT_FSIZE) counts it as one, and then there is no log.
     """
 
     def __init__(self, n_bytes: int) -> None:
         self.descriptor = _anonymous_memory()
         self._n_bytes = n_bytes
         self._memory: mmap.mmap | None = None
-        if self.descriptor >= 0:
+        if self.descriptor < 0:
+            return
+        try:
             os.ftruncate(self.descriptor, LOG_HEADER_BYTES + n_bytes)
-            self._memory = mmap.mmap(self.descriptor, LOG_HEADER_BYTES + n_bytes, access=mmap.ACCESS_READ)
+            self._memory = _view(self.descriptor, LOG_HEADER_BYTES + n_bytes)
+        except OSError:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def text(self) -> str:
         """What is in it now, without the line that was cut in two by the limit."""
@@ -50,6 +57,14 @@ class LogMemory:
     def _count(self) -> int:
         assert self._memory is not None
         return int.from_bytes(self._memory[:8], "little")
+
+
+def _view(descriptor: int, n_bytes: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        # Without a copy of the descriptor: if the host closed it, its number would be closed again when it is another's.
+        return mmap.mmap(descriptor, n_bytes, access=mmap.ACCESS_READ, trackfd=False)
+    else:  # noqa: RET505 - the type checker knows versions by branches
+        return mmap.mmap(descriptor, n_bytes, access=mmap.ACCESS_READ)
 
 
 def _anonymous_memory() -> int:

@@ -38,6 +38,7 @@ class StartFailure:
 NEXT_RUNTIME = 'Update or reinstall llama.cpp, or use the embedded runtime: pip install "localllama[runtime]"'
 _FIX_SETTING = "Correct the setting."
 _SMALLER = "Use a smaller model or quantization, a smaller n_ctx, fewer parallel slots or fewer n_gpu_layers."
+_LIMITS = "Raise the limits on memory and processes that this program runs under: see `ulimit -v` and `ulimit -u`."
 _FETCH_AGAIN = "Fetch or copy the file again, and compare its size or checksum with the source's."
 
 # In the order in which they are looked for: what is said in passing by many failures comes after what explains one.
@@ -61,6 +62,8 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     ("resources", r"failed to allocate (?:compute )?(?:\S+ )?buffer[^\n]*", _SMALLER),
     ("resources", r"unable to allocate [^\n]+", _SMALLER),
     ("resources", r"(?:std::)?bad_alloc", _SMALLER),
+    # A thread that cannot be made: no memory for its stack, or too many of them.
+    ("resources", r"(?:Resource temporarily unavailable|can't start new thread)[^\n]*", _LIMITS),
     ("resources", r"(?:Cannot allocate memory|mmap failed)[^\n]*", _SMALLER),
     # What the user set.
     ("settings", r'error while handling (?:argument|environment variable) "[^\n]+', _FIX_SETTING),

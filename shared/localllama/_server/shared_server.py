@@ -319,14 +319,14 @@ def _is_deaf(started: StartedServer) -> bool:
     path = started.endpoint.socket_path
     if path is None:
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full queue is a sign of life
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a full queue is a sign of life
             probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return True
-        except OSError:
-            return False
+    except (FileNotFoundError, ConnectionRefusedError):
+        return True
+    except OSError:  # also where this process has no descriptor left, which says nothing of the server
+        return False
     return False
 
 
