@@ -114,6 +114,28 @@ def test_a_cut_answer_that_was_asked_for_again_counts_the_last_attempt_beside_th
     assert caught.value.result.usage.total_tokens == 2 * 511
 
 
+def test_several_calls_in_one_envelope_are_several(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    envelope = '[{"name": "add", "arguments": {"a": 1}}, {"name": "ping", "arguments": {}}, {"name": "add", "arguments": {"a": 2}}]'
+    script.deltas = [{"content": character} for character in envelope]
+    request = ChatRequest((Message("user", "1?"),), tools=(ADD, PING), tool_choice="required", parallel_tool_calls=True)
+    with client.stream_chat(request) as stream:
+        chunks = list(stream)
+        result = stream.result()
+    expected = [("add", '{"a": 1}'), ("ping", "{}"), ("add", '{"a": 2}')]
+    assert [(call.name, call.arguments) for call in result.tool_calls] == expected
+    assert len({call.id for call in result.tool_calls}) == 3
+    deltas = [delta for chunk in chunks for delta in chunk.tool_calls]
+    assert [(delta.index, delta.name) for delta in deltas if delta.name] == [(0, "add"), (1, "ping"), (2, "add")]
+
+
+def test_the_object_beside_tools_is_the_text(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    script.deltas = [{"content": character} for character in '{"result": {"n": 2}}']
+    request = replace(ASK, tools=(ADD, PING))
+    result = client.chat(request)
+    assert (result.text, result.tool_calls, result.finish_reason) == ('{"n": 2}', (), "stop")
+    assert "".join(chunk.text for chunk in client.stream_chat(request)) == '{"n": 2}'
+
+
 def test_a_leaked_call_is_a_call_and_leaves_the_text(script: ScriptedServer, client: LocalLlamaClient) -> None:
     script.deltas = [{"content": piece} for piece in ("Sure.\n", '{"name": "add", "argu', 'ments": {"a": 1}}')]
     request = ChatRequest((Message("user", "1?"),), tools=(ADD,))
