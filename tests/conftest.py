@@ -63,13 +63,19 @@ def nothing_warned_about_yet() -> None:
         start._warned_about.clear()
 
 
-@pytest.fixture(autouse=True)
-def measured_supervisors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where that is asked for, coverage is measured in the supervisors too; it makes each start slower by a third of a second."""
-    if os.environ.get("LOCALLLAMA_TEST_MEASURE_SUPERVISORS"):
-        from support.measured_supervisor import measure_supervisors
+@pytest.fixture(scope="session")
+def programs_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests put programs of their own that all of them use."""
+    return tmp_path_factory.mktemp("programs")
 
-        measure_supervisors(monkeypatch)
+
+@pytest.fixture(autouse=True)
+def measured_children(monkeypatch: pytest.MonkeyPatch, programs_directory: Path) -> None:
+    """With `--cov`, coverage is measured in our children too; it makes each start slower by some tenths of a second."""
+    if "coverage" in sys.modules:
+        from support.measured_children import measure_children
+
+        measure_children(monkeypatch, programs_directory)
 
 
 @pytest.fixture(autouse=True)
