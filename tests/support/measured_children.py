@@ -17,8 +17,8 @@ import coverage
 import pytest
 
 import localllama
-from localllama._runtime import resolve
 from localllama._processes import launch_posix
+from localllama._runtime import resolve
 
 __all__ = ["measure_children"]
 
