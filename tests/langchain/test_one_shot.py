@@ -18,8 +18,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, TypeAdapter
 
 from langchain_localllama import ChatLocalLlama
-from localllama._runtime import resolve
-from support.one_shot_program import make_one_shot_program
+from support.one_shot_program import REAL_PROGRAMS, leave_only, make_one_shot_program
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(loopback port without a key|No llama.cpp server works)")
@@ -38,18 +37,13 @@ def weather(city: Literal["Paris", "Rome"]) -> str:
     return f"sunny in {city}"
 
 
-@pytest.fixture(params=["llama-completion", "llama-cli", "old llama-cli"])
+@pytest.fixture(params=[name for name in REAL_PROGRAMS if name != "llama completion"])  # LlamaIndex's tests have it
 def only_program(
     request: pytest.FixtureRequest, llama_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """One program on PATH and nothing else on the machine."""
-    name = str(request.param)
-    source = "llama-completion" if name.startswith("old") else name
-    (tmp_path / name.rpartition(" ")[2]).symlink_to(llama_bin / source)
-    monkeypatch.setattr(resolve, "_PREFIXES", ())
-    monkeypatch.setattr(resolve, "_library_directory", lambda: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return name
+    leave_only(request.param, llama_bin, tmp_path, monkeypatch)
+    return str(request.param)
 
 
 @pytest.fixture

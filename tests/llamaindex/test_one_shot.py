@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from llama_index.core import PromptTemplate
@@ -13,10 +13,12 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from llamaindex_localllama import LocalLlama
-from localllama._runtime import resolve
-from support.one_shot_program import make_one_shot_program
+from support.one_shot_program import REAL_PROGRAMS, leave_only, make_one_shot_program
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(loopback port without a key|No llama.cpp server works)")
+
+
+SETTINGS: dict[str, Any] = {"n_ctx": 1024, "n_threads": 1, "temperature": 0, "max_tokens": 32}
 
 
 class Animal(BaseModel):
@@ -31,7 +33,7 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-@pytest.fixture(params=["llama-completion", "llama-cli"])
+@pytest.fixture(params=REAL_PROGRAMS)
 def llm(
     request: pytest.FixtureRequest,
     llama_bin: Path,
@@ -39,31 +41,42 @@ def llm(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[LocalLlama]:
-    (tmp_path / str(request.param)).symlink_to(llama_bin / str(request.param))
-    monkeypatch.setattr(resolve, "_PREFIXES", ())
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with LocalLlama(
-        model=str(smollm2_model), runtime="one-shot", n_ctx=1024, n_threads=1, temperature=0, max_tokens=32
-    ) as llm:
+    leave_only(request.param, llama_bin, tmp_path, monkeypatch)
+    with LocalLlama(model=str(smollm2_model), runtime="one-shot", **SETTINGS) as llm:
         yield llm
 
 
-def test_structured_predict_tools_and_streams(llm: LocalLlama) -> None:
+def script(llm: LocalLlama) -> list[object]:
+    """What a user might do."""
     animal = llm.structured_predict(Animal, PromptTemplate("Which animal says {sound}?"), sound="woof")
-    assert isinstance(animal, Animal)
     answer = llm.chat_with_tools([FunctionTool.from_defaults(weather)], user_msg="Sunny in Rome?", tool_required=True)
-    (call,) = llm.get_tool_calls_from_response(answer)
-    assert call.tool_name == "weather"
-    assert isinstance(call.tool_kwargs["city"], str)
-    pieces = [piece.delta for piece in llm.stream_chat([ChatMessage("Count to three.")])]
+    return [
+        animal,
+        [(call.tool_name, call.tool_kwargs) for call in llm.get_tool_calls_from_response(answer)],
+        llm.complete("The capital of France is").text,
+    ]
+
+
+def test_the_same_script_gives_the_same_results_as_on_the_server(
+    llm: LocalLlama, llama_bin: Path, smollm2_model: Path
+) -> None:
+    """The server of the same build, without a prompt cache: with one, or of another build, the sums differ a little."""
+    results = script(llm)
+    assert isinstance(results[0], Animal)
+    assert isinstance(results[1], list)
+    ((name, arguments),) = results[1]
+    assert (name, [*arguments]) == ("weather", ["city"])
+    settings = {**SETTINGS, "extra_body": {"cache_prompt": False}}
+    with LocalLlama(model=str(smollm2_model), runtime=str(llama_bin / "llama-server"), **settings) as server:
+        assert script(server) == results
+
+
+async def test_streams_and_async(llm: LocalLlama) -> None:
+    question = [ChatMessage("Count to three.")]
+    pieces = [piece.delta async for piece in await llm.astream_chat(question)]
     assert len(pieces) > 2
-    assert "".join(piece or "" for piece in pieces) == llm.chat([ChatMessage("Count to three.")]).message.content
-    assert llm.complete("The capital of France is").text
-
-
-async def test_async(llm: LocalLlama) -> None:
-    answer = await llm.achat([ChatMessage("Say yes.")])
-    assert answer.message.content
+    answer = await llm.achat(question)
+    assert "".join(piece or "" for piece in pieces) == answer.message.content
 
 
 _COUNTS_NOTHING = "out.write(b'Hello there. [end of text]\\n\\n\\n')"

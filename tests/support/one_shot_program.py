@@ -9,6 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
+from localllama._runtime import resolve
+
+REAL_PROGRAMS = ("llama-completion", "llama-cli", "old llama-cli", "llama completion")
+"""Those of llama.cpp, as `leave_only` names them."""
 HELP = """----- common params -----
 
 -h,    --help, --usage                  print usage and exit
@@ -64,3 +70,26 @@ def make_one_shot_program(
     path.write_text(text.format(python=sys.executable, help=HELP, fails_trial=fails_trial, body=body))
     path.chmod(0o755)
     return path
+
+
+def leave_only(name: str, llama_bin: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a real program the only one of llama.cpp's on this machine.
+
+    Args:
+        name: One of `REAL_PROGRAMS`. What was `llama-cli` before b7348 is `llama-completion` now; the multi-call program
+            is a script that calls the others.
+        llama_bin: Where the compiled ones are.
+        directory: All of PATH.
+        monkeypatch: Hides everything else until the test ends.
+    """
+    if name == "llama completion":
+        calls = {"serve": "llama-server", "completion": "llama-completion"}
+        cases = "".join(f'{call}) shift; exec {llama_bin / program} "$@";;\n' for call, program in calls.items())
+        (directory / "llama").write_text(f'#!/bin/sh\ncase "$1" in\n{cases}esac\nexit 1\n')
+        (directory / "llama").chmod(0o755)
+    else:
+        source = "llama-completion" if name.startswith("old") else name
+        (directory / name.rpartition(" ")[2]).symlink_to(llama_bin / source)
+    monkeypatch.setattr(resolve, "_PREFIXES", ())
+    monkeypatch.setattr(resolve, "_library_directory", lambda: None)
+    monkeypatch.setenv("PATH", str(directory))

@@ -146,6 +146,16 @@ def test_half_an_answer_of_a_program_that_counts_nothing_is_no_answer(client_of:
     assert runs.read_text() == "." * MOST_RUNS, "it has been asked for the rest"
 
 
+def test_a_program_that_counts_nothing_is_tried_three_times_and_no_more(micro_model: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    program = make_one_shot_program(
+        tmp_path, f"out.write(b'x\\n\\n')\nopen({str(runs)!r}, 'a').write('.')", fails_trial=True
+    )
+    with LocalLlamaClient(settings_for(micro_model, program, "x")) as client:
+        client.start()
+    assert runs.read_text() == "..."
+
+
 def test_half_an_answer_is_written_once_more(client_of: MakeClient, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     body = f"""
