@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from localllama._processes import launch_posix
+from localllama._processes.child_identity import ChildIdentity
 from localllama._processes.private_directory import make_private_directory, release_lock
 from localllama._processes.process import ExitStatus, LaunchPlan, ServerProcess, launch
 from localllama._processes.supervisor import BOOTSTRAP, PROGRAM_VARIABLE
@@ -222,6 +223,25 @@ def test_stop_is_quick_even_if_somebody_stopped_the_supervisor(run: Run, base: P
     assert server.stop() is not None
     assert time.monotonic() - begin < 2
     assert not identity.is_alive()
+    assert list(base.iterdir()) == []
+
+
+def test_stop_ends_the_group_of_a_server_whose_supervisor_does_nothing_any_more(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = shell(run, "sleep 1000 & echo up; wait")
+    wait_for_log(server, "up")
+    family = [ProcessIdentity.of(p.pid) for p in [parent_of(server), *parent_of(server).children(recursive=True)]]
+    send_signal = ChildIdentity.send_signal
+
+    def without_waking(child: ChildIdentity, number: int) -> None:
+        if number != signal.SIGCONT:
+            send_signal(child, number)
+
+    monkeypatch.setattr(ChildIdentity, "send_signal", without_waking)
+    parent_of(server).suspend()
+    assert server.stop(3) is not None
+    wait_until(lambda: not any(member.is_alive() for member in family), seconds=2, what="the end of all")
     assert list(base.iterdir()) == []
 
 

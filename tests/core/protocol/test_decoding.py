@@ -90,6 +90,7 @@ def test_what_the_envelope_lets_through() -> None:
         [],
         {"answer": "x"},
         {"result": {}},
+        {"name": "ping", "arguments": {}, "result": {"x": 1}},
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)

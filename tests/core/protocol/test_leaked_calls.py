@@ -84,6 +84,7 @@ TEXTS = [
     f"```python\nprint(1)\n{CALL}\n```\n",
     f'```json\n{{\n"calls": 1}}\n{CALL}\n```\n',
     "```json\n[1, 2, 3]\n```\nThat is it.",
+    f'```json\n{CALL}\n{{"calls": 1}}\n```\n',
     '```json\n{"name": "Ann", "age": 3}\n```',
     '{"name": "Ann", "arguments": ["none"]}\n[{"name": "Bob"}]\n[]\n{}\n',
     '{"name": "add", "arguments": {"a": 1, ',
