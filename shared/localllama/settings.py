@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
@@ -154,6 +155,15 @@ class ServerOptions(BaseModel):
     api_key: SecretStr | None = None
 
 
+def _check_base_url(url: str) -> None:
+    if not re.match(r"https?://[^/]", url):
+        raise ValueError(f"base_url={url!r} does not start with http:// or https://")
+    try:
+        _ = urlsplit(url).port  # read from the text only now
+    except ValueError as error:
+        raise ValueError(f"base_url cannot be read: {error}") from error
+
+
 class ServerSettings(ServerOptions, FrozenSettings):
     """How the model is served. Objects with equal settings share one server within a process.
 
@@ -172,10 +182,12 @@ class ServerSettings(ServerOptions, FrozenSettings):
     def _consistent(self) -> ServerSettings:
         if self.model is None and self.base_url is None:
             raise ValueError("model is not set: give a path, a catalog name such as 'smollm2-135m', or base_url")
-        if self.base_url is not None and not re.match(r"https?://[^/]", self.base_url):
-            raise ValueError(f"base_url={self.base_url!r} does not start with http:// or https://")
+        if self.base_url is not None:
+            _check_base_url(self.base_url)
         if self.api_key is not None and self.base_url is None:
             raise ValueError("api_key goes with base_url; our own server makes its own key")
+        if self.api_key is not None and not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", self.api_key.get_secret_value()):
+            raise ValueError("api_key is empty, or has characters that no HTTP header may have")
         if self.chat_template is not None and self.chat_template_file is not None:
             raise ValueError("chat_template and chat_template_file are two ways to set one thing: give one")
         if not math.isfinite(self.start_timeout_seconds):

@@ -37,7 +37,7 @@ _MESSAGE_CHARACTERS = 2000  # template errors quote the template's source
 
 _OVERFLOW = re.compile(
     r"exceeds? the (?:available|maximum) context (?:size|length)|context size has been exceeded|context shift is disabled"
-    r"|larger than the (?:max )?context size|prompt is too long|context length exceeded",
+    r"|larger than the (?:max )?context size|prompt is too long|context length exceeded|maximum context length is \d+ tokens",
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -135,6 +135,14 @@ _HINTS: Mapping[type[APIStatusError], str] = {
 }
 
 
+def _hint(error: type[APIStatusError], status: int) -> str | None:
+    if 300 <= status < 400:  # noqa: PLR2004 - HTTP's redirections
+        return (
+            "Redirections are not followed, a prompt is not sent elsewhere: give the address it points to as base_url."
+        )
+    return _HINTS.get(error)
+
+
 def error_from_response(status: int, body: bytes) -> LocalLlamaError:
     """The error that an HTTP answer with an error status stands for.
 
@@ -179,7 +187,9 @@ def error_from_object(obj: Any, *, status: int = 200, body: dict[str, Any] | Non
     code = fields.get("code")
     meant_status = code if status == 200 and isinstance(code, int) else status  # noqa: PLR2004 - HTTP's own number
     error = _BY_TYPE.get(kind) or _BY_STATUS.get(meant_status) or APIStatusError
-    return _make(error, text, _HINTS.get(error), status, kind, body)
+    if meant_status == 401:  # noqa: PLR2004 - other servers call a wrong key an "invalid_request_error"
+        error = AuthenticationError
+    return _make(error, text, _hint(error, status), status, kind, body)
 
 
 def _program_failure(fields: Mapping[str, Any], text: str, status: int) -> LocalLlamaError:
@@ -240,7 +250,7 @@ def _count(value: Any, text: str | None) -> int | None:
 
 def _error_from_text(status: int, body: bytes) -> APIStatusError:
     error = _BY_STATUS.get(status, APIStatusError)
-    hint = _HINTS.get(error)
+    hint = _hint(error, status)
     if status == 413:  # noqa: PLR2004 - sent with an empty body
         return error(
             "the request is larger than the server takes (llama-server: 100 MiB)",

@@ -310,4 +310,5 @@ def _ssl_context(request: httpx.Request) -> ssl.SSLContext | None:
 
 @functools.cache
 def _default_ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
+    # It reads SSL_CERT_FILE and SSL_CERT_DIR: how a server with a certificate of one's own can be reached at all.
+    return httpx.create_ssl_context(trust_env=True)

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
@@ -37,6 +38,8 @@ __all__ = ["AsyncHTTPTransport", "HTTPTransport", "probe_health"]
 
 _OK = 200
 _ERROR_BODY_LIMIT_BYTES = 64 * 1024 * 1024  # that of a one-shot program holds all that it said: 16 MiB before escaping
+_CONNECTION_HINT = "See whether the server still runs, and read its log."
+_CERTIFICATE_HINT = "Name the file of the authority that signed the server's certificate in SSL_CERT_FILE."
 _TIMEOUTS = (httpx.TimeoutException, httpcore.TimeoutException)
 _BROKEN = (
     httpx.HTTPError,
@@ -66,7 +69,10 @@ class _Base:
 
     @property
     def _where(self) -> str:
-        return self._endpoint.socket_path or self._endpoint.base_url
+        if self._endpoint.socket_path is not None:
+            return self._endpoint.socket_path
+        url = urlsplit(self._endpoint.base_url)  # a name, a password or a key in it is nobody's business
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
     def _options(self) -> dict[str, Any]:
         # Proxies of the environment are for transports that httpx makes itself.
@@ -108,7 +114,7 @@ class _Base:
         what = "the connection broke" if clock.is_sent else "no connection"
         return ServerConnectionError(
             f"{what}: {self._where} ({reason})",
-            hint="See whether the server still runs, and read its log.",
+            hint=_CERTIFICATE_HINT if "CERTIFICATE_VERIFY_FAILED" in reason else _CONNECTION_HINT,
             is_sent=clock.is_sent,
             has_response=clock.has_response,
         )

@@ -267,3 +267,36 @@ def test_no_terminal_commands_come_through() -> None:
         error_from_response(502, b"a\x1b[2Jb"),
     ):
         assert "\x1b" not in str(error)
+
+
+# Servers that speak the same protocol in words of their own.
+OF_OTHER_SERVERS: list[tuple[int, dict[str, Any], type[APIStatusError]]] = [
+    (
+        401,
+        {"error": {"message": "Incorrect API key", "type": "invalid_request_error", "code": "x"}},
+        AuthenticationError,
+    ),
+    (401, {"error": "Unauthorized"}, AuthenticationError),
+    (
+        400,
+        {
+            "object": "error",
+            "message": "This model's maximum context length is 16 tokens. However, you requested 40 tokens",
+            "type": "BadRequestError",
+            "code": 400,
+        },
+        ContextOverflowError,
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "expected"), OF_OTHER_SERVERS)
+def test_other_servers(status: int, body: dict[str, Any], expected: type[APIStatusError]) -> None:
+    assert type(error_from_response(status, json.dumps(body).encode())) is expected
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>moved</html>", b'{"error":{"message":"moved"}}'])
+def test_a_redirection_names_the_remedy(body: bytes) -> None:
+    error = error_from_response(307, body)
+    assert error.hint is not None
+    assert "base_url" in error.hint

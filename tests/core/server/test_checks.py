@@ -29,3 +29,20 @@ def test_good_files_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "good.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("HOME", str(tmp_path))
     check_setting_files(ServerSettings(model="m", mmproj="~/good.gguf", draft_model=str(tmp_path / "good.gguf")))
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "http://", "http://[::1", "http://127.0.0.1:99999", "ftp://host"])
+def test_an_address_that_cannot_be_read_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url"):
+        ServerSettings.build({"base_url": url})
+
+
+@pytest.mark.parametrize("key", ["", "hidden\u00e9", "hidden\nX-Other: 1", " hidden"])
+def test_a_key_that_no_header_may_have_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="api_key") as caught:
+        ServerSettings.build({"base_url": "http://127.0.0.1:1", "api_key": key})
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_key_may_have_blanks_inside() -> None:
+    ServerSettings.build({"base_url": "http://127.0.0.1:1", "api_key": "a b"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_nobody_listens(twin: Twin, tmp_path: Path) -> None:
     assert isinstance(error, ServerConnectionError)
     assert (error.is_sent, error.has_response) == (False, False)
     assert "none.sock" in str(error)
+
+
+def test_what_is_secret_in_an_address_is_not_shown(twin: Twin) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        port = bound.getsockname()[1]
+        endpoint = Endpoint(f"http://user:hidden1@127.0.0.1:{port}/path?key=hidden2")
+        _, error = twin.stream(endpoint)
+    assert isinstance(error, ServerConnectionError)
+    assert f"http://127.0.0.1:{port}/path" in str(error)
+    assert "hidden" not in str(error)
 
 
 @pytest.mark.parametrize("ending", [[RESET], []], ids=["reset", "closed"])
