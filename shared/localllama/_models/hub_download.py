@@ -13,6 +13,7 @@ from localllama.errors import ModelNotFoundError
 
 from .hub_checks import HubFile
 from .hub_errors import CACHE_REMEDY, TIMEOUT_SECONDS, ask
+from .hub_part import HubPart
 from .names import is_safe_name
 from .progress import FetchProgress, ProgressCallback
 from .reference import ModelReference
@@ -58,9 +59,10 @@ def download_file(hub: Any, reference: ModelReference, name: str, on_progress: P
     _require_plain_names(reference, facts)
     assert reference.repo is not None
     file = HubFile(Path(hub.constants.HF_HUB_CACHE), reference.repo, name)
+    part = HubPart(file.folder, facts)
     is_here = (file.folder / "snapshots" / facts.commit_hash / name).exists()
     if facts.size is not None and not is_here and not (file.folder / "blobs" / facts.etag).exists():
-        _require_room(file.folder, facts.size)
+        _require_room(file.folder, facts.size - part.size_bytes)
 
     options: dict[str, Any] = {}
     # Older releases of the library cannot be given a progress bar; they show their own.
@@ -68,6 +70,10 @@ def download_file(hub: Any, reference: ModelReference, name: str, on_progress: P
         options["tqdm_class"] = _progress_bar_class(reference.text, name, on_progress)
     if not is_here:
         ask(reference, lambda: file.expect(facts.etag))
+        if not part.is_left_to_library():
+            # Of this commit, so that a file that changes meanwhile is not mixed with what has come.
+            bytes_address = hub.hf_hub_url(reference.repo, name, revision=facts.commit_hash)
+            ask(reference, lambda: part.complete(bytes_address, **options), on_progress)
     path = Path(ask(reference, lambda: hub.hf_hub_download(reference.repo, name, **options), on_progress))
     file.check(path, _reporting(reference.text, name, path.stat().st_size, on_progress))
     return path

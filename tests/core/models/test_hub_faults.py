@@ -293,8 +293,39 @@ def test_a_killed_pull_leaves_no_model_and_the_next_one_ends_right(hub: FakeHub,
         hub.hold.set()
     assert fetch(hub, BIG_FILE, tmp_path, HF_HUB_OFFLINE="1").located is None
     assert pulled(pull(hub, tmp_path)) == BIG
-    # Releases of huggingface_hub differ in whether they go on with another process's beginning.
-    assert hub.starts() in ([0, 0], [0, CHUNK])
+    assert hub.starts() == [0, CHUNK]
+    assert not list(tmp_path.rglob("*.incomplete"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal of Ctrl-C for one process")
+def test_an_interrupted_pull_is_gone_on_with(hub: FakeHub, tmp_path: Path) -> None:
+    hub.hold = threading.Event()
+    hub.cuts.append(CHUNK + 100)
+    process = pull(hub, tmp_path)
+    try:
+        wait_until(lambda: any(path.stat().st_size == CHUNK for path in tmp_path.rglob("*.incomplete")), seconds=60)
+    finally:
+        process.send_signal(signal.SIGINT)
+        hub.hold.set()
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert pulled(pull(hub, tmp_path)) == BIG
+    assert hub.starts() == [0, CHUNK]
+
+
+def test_who_asked_for_xet_gets_the_way_of_the_library(hub: FakeHub, tmp_path: Path) -> None:
+    assert fetch(hub, BIG_FILE, tmp_path, HF_XET_HIGH_PERFORMANCE="1").content() == BIG
+    assert "/resolve/main/" in next(request.path for request in hub.seen if request.kind == "BYTES")
+
+
+def test_a_beginning_that_is_longer_than_the_file_is_thrown_away(hub: FakeHub, tmp_path: Path) -> None:
+    hub.cuts.append(10)
+    hub.refusals["BYTES"].append(Refusal(403))
+    assert fetch(hub, BIG_FILE, tmp_path).error == "ModelNotFoundError"
+    (part,) = tmp_path.rglob("*.incomplete")
+    part.write_bytes(bytes(len(BIG) + 1))
+    hub.cuts.clear()
+    assert fetch(hub, BIG_FILE, tmp_path).content() == BIG
 
 
 def test_two_pulls_at_once_fetch_it_once(hub: FakeHub, tmp_path: Path) -> None:
