@@ -195,6 +195,21 @@ print("x" * 300_000, "last words", sep="\\n")
     assert server.log_tail() == "last words\n"
 
 
+def test_more_of_the_log_is_kept_where_the_plan_asks_for_it(base: Path) -> None:
+    script = "i=0; while [ $i -lt 9000 ]; do echo line-$i-of-many; i=$((i+1)); done"
+    plan = LaunchPlan(("/bin/sh", "-c", script), {"PATH": os.environ["PATH"]}, make_private_directory(), 1 << 20)
+    server = launch(plan)
+    try:
+        assert server.wait_for_exit(60) == ExitStatus(exit_code=0)
+        assert server.log() == "".join(f"line-{number}-of-many\n" for number in range(9000))
+        tail = server.log_tail()
+        assert 60_000 < len(tail) <= 64 * 1024
+        assert tail.startswith("line-")
+        assert server.log().endswith(tail)
+    finally:
+        server.stop()
+
+
 def test_log_survives_the_supervisor(run: Run, base: Path) -> None:
     server = shell(run, "echo important; sleep 1000")
     wait_for_log(server, "important")
