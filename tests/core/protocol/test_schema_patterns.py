@@ -40,8 +40,16 @@ PATTERNS = [
     r"[0-9]{3}-?[0-9]{4}$",
     r"\A\d\Z",
     r"^$",
+    r"(foo)",
+    r"(?:^a|b$)",
+    r"^[^a]$",
+    r"^[^\x00-\x20]$",
+    r"^a{1}b$",
+    r"^a{3,5000}$",
+    r"^(?![-]*$)^-a$",
+    r"^(?![-]*$)-?a+$",
 ]
-UNSUPPORTED = [r"^(?=.*\d).+$", r"\bword\b", r"^(a)\1$", r"(?i)^abc$", r"^a(?!b)c$", r"a^b", r"^(?P<x>a)(?P=x)$"]
+UNSUPPORTED = [r"^(?=.*\d).+$", r"\bword\b", r"^(a)\1$", r"(?i)^abc$", r"^a(?!b)c$", r"a^b", r"^(?P<x>a)(?P=x)$", r"(?!-*$)a", r"^(?!a)b$", r"^(?i:a)$", r"^a{2000}$", r"^(?!-*$)-$"]  # fmt: skip
 
 
 def sample(node: Node, chance: random.Random) -> str:
@@ -124,3 +132,17 @@ def test_lengths_that_a_pattern_cannot_have_are_not_made_up() -> None:
     node = read_pattern("^[a-z]{3}$", 200)
     assert node is not None
     assert fitted(node, 4, 9) is None
+
+
+@pytest.mark.parametrize("pattern", [r"^\x01$", r"^a\x01+$", r"^(\x01|\x02)$"])
+def test_what_no_json_text_can_hold_unescaped_is_not_written(pattern: str) -> None:
+    node = read_pattern(pattern, 20)
+    assert node is not None
+    assert written(node) is None
+
+
+@pytest.mark.parametrize("pattern", ["^(a|bc)+$", "^(a?)*b$"])
+def test_parts_of_no_fixed_length_are_not_counted(pattern: str) -> None:
+    node = read_pattern(pattern, 20)
+    assert node is not None
+    assert fitted(node, 3, 5) is None

@@ -13,7 +13,7 @@ from typing import Any
 
 from .acceptance import same_value
 from .form import TYPE_NAMES, Schema, refusal
-from .negation import constrains, negation
+from .negation import EXCLUDED, constrains, negation
 from .places import SchemaIndex
 
 __all__ = ["Alternative", "Expander", "Notes", "declared_types"]
@@ -47,7 +47,9 @@ class Notes:
 
     def leave(self, schema: Schema, keyword: str) -> None:
         """Note that the grammar does not enforce a keyword."""
-        self.places[(self.index.place(schema).pointer, keyword)] = None
+        # Our own keyword comes from the user's `not`.
+        place = (self.index.place(schema).pointer, "not" if keyword == EXCLUDED else keyword)
+        self.places[place] = None
 
 
 class Expander:

@@ -144,11 +144,11 @@ def _lengths(items: _Items) -> list[int]:
 
 
 def _tuples(items: _Items, shop: Workshop, lengths: list[int], first: tuple[Schema, ...] = ()) -> list[dict[str, Any]]:
+    if lengths[0] > _MOST_ITEMS:
+        shop.leave(items.alternative, "minItems")
     bodies: list[dict[str, Any]] = []
-    for length in lengths:
-        if length > _MOST_ITEMS:
-            shop.leave(items.alternative, "minItems")
-        elif length == 0:
+    for length in dict.fromkeys(min(length, _MOST_ITEMS) for length in lengths):
+        if length == 0:
             bodies.append({"enum": [[]]})
         else:
             places = [shop.node((*first[n : n + 1], *items.at(n))) for n in range(length)]

@@ -49,6 +49,7 @@ _NO_BOUNDS = {  # what pydantic writes for `Field(le=float("inf"))`
 _STRING_KEYWORDS = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$ref", "format", "pattern"})
 _STAYS_OUTSIDE = frozenset({"$anchor", "$defs", "$dynamicAnchor", "$id", "$schema", "definitions"})
 _OLD_DIALECT = re.compile(r"https?://json-schema\.org/draft-0[3-7]/")
+_OLD_ITEM = re.compile(r"/items/(\d+)(?=/|$)")  # what a reference calls a place of an older dialect's tuple
 _DEEPEST = 200  # levels; Python's own recursion limit must not be what a schema meets first
 
 
@@ -128,6 +129,8 @@ def _walked_keyword(key: str, value: Any, pointer: str, *, is_old: bool, depth: 
             for name, each in value.items()
         }
     _check_value(key, value, pointer)
+    if key == "$ref":
+        return _OLD_ITEM.sub(r"/prefixItems/\1", value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -42,7 +42,9 @@ KEYWORDS: tuple[KeywordTreatment, ...] = (
         "`items`, `minItems`, `maxItems`", "enforced", "counts up to 1900; a greater `minItems` is checked"
     ),
     KeywordTreatment(
-        "`prefixItems`", "rewritten", "a tuple for each length allowed; without `maxItems` up to 12 items more"
+        "`prefixItems`",
+        "rewritten",
+        "a tuple for each length allowed, up to 12 lengths; without `maxItems` no longer one than it or `minItems` asks for",
     ),
     KeywordTreatment(
         "`minimum`, `maximum`, `exclusive*` of integers", "rewritten", "to inclusive bounds within 15 digits"

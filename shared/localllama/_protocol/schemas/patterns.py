@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import sys
 from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
@@ -90,10 +91,7 @@ def read_pattern(pattern: str, longest: int | None) -> Node | None:
         than a leading "not only these characters", word boundaries, back references, flags).
     """
     try:
-        try:
-            parser: Any = importlib.import_module("re._parser")
-        except ImportError:  # Python 3.10
-            parser = importlib.import_module("sre_parse")
+        parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
         tree = parser.parse(pattern)
         if tree.state.flags & ~int(re.UNICODE):
             return None
@@ -199,9 +197,7 @@ def _class_member(kind: str, what: Any, *, is_negated: bool) -> tuple[tuple[int,
     if kind == "RANGE":
         return (tuple(what),)
     category = str(what)
-    positive = _CATEGORIES.get(category.replace("_NOT", ""))
-    if kind != "CATEGORY" or positive is None:
-        raise _Unsupported
+    positive = _CATEGORIES[category.replace("_NOT", "")]
     if "_NOT" not in category:
         # In a negated class the whole of Unicode's digits and letters would have to be left out.
         return (*positive, (0x80, _MAX_CODE_POINT)) if is_negated else positive

@@ -118,8 +118,6 @@ class SchemaIndex:
                 node = node[name]
             elif isinstance(node, list) and name.isdigit() and int(name) < len(node):
                 node = node[int(name)]
-            elif isinstance(node, dict) and name.isdigit() and "prefixItems" in node:
-                node = node["prefixItems"][int(name)]  # "#/items/0" of an older dialect
             else:
                 return None
         if isinstance(node, dict) and id(node) not in self._places:

@@ -61,9 +61,7 @@ def _excluded(alternative: Alternative) -> list[Any]:
 
 
 def free_text(least: int, most: float) -> dict[str, Any] | None:
-    """A string of any characters with these lengths; None if there is none."""
-    if least > most:
-        return None
+    """A string of any characters with these lengths; None if llama.cpp has no count for them. `least` is not above `most`."""
     if most is math.inf or most == math.inf:
         return {"type": "string", **({"minLength": least} if least else {})} if least <= _LONGEST_COUNT else None
     if most <= _LONGEST_COUNT:
@@ -103,7 +101,7 @@ def string_body(
     if most == math.inf and longest is not None:
         most = longest
     body = free_text(least, most)
-    if body is None and least <= most:
+    if body is None:
         _leave_all(alternative, notes, ("minLength",))
         return {"type": "string"}
     return body
@@ -237,7 +235,7 @@ def _leave_all(alternative: Alternative, notes: Notes, keywords: Iterable[str]) 
     for schema in alternative:
         for keyword in keywords:
             if keyword in schema:
-                notes.leave(schema, "not" if keyword == EXCLUDED else keyword)
+                notes.leave(schema, keyword)
 
 
 def _joint_step(steps: list[Fraction]) -> Fraction | None:
@@ -304,8 +302,10 @@ def _fractions(within: _Range, step: Fraction | None) -> list[float]:
             low, high = (edge or Fraction(0)) - (within.low is None), (edge or Fraction(0)) + (within.low is not None)
         else:
             low, high = within.low, within.high
+        if low == high:
+            return [int(low) if low.denominator == 1 else float(low)]
         spread = high - low
-        step = Fraction(10) ** (math.floor(math.log10(spread)) - 2 if spread else 0)
+        step = Fraction(10) ** (math.floor(math.log10(spread)) - 2)
         if spread / step > _MOST_LISTED:
             step *= 10
     else:
