@@ -12,7 +12,7 @@ import functools
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Any
 
 import anyio
@@ -176,6 +176,19 @@ class ConnectionTransport(httpx.BaseTransport):
         )
 
 
+def _close_at_once(closing: Coroutine[Any, Any, None]) -> None:
+    """Close something without letting the loop turn, which would suspend whoever closes.
+
+    At the end of a loop asyncio closes all async generators at the same time, and one whose closing is suspended makes it
+    log "asynchronous generator is already running" for each generator that it reads from.
+    """
+    try:
+        closing.send(None)
+    except StopIteration:
+        return
+    closing.close()
+
+
 class _AsyncClockedStream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream, clock: CallClock, live: LiveSockets) -> None:
         self._stream = stream
@@ -194,15 +207,7 @@ class _AsyncClockedStream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         self._live.discard(self)
-        # anyio closes the socket at once and then lets the loop turn. Here that turn is left out: at the end of a loop
-        # asyncio closes all async generators at the same time, and one whose closing is suspended makes it log
-        # "asynchronous generator is already running" for each generator that it reads from.
-        closing = self._stream.aclose()
-        try:
-            closing.send(None)
-        except StopIteration:
-            return
-        closing.close()
+        _close_at_once(self._stream.aclose())  # anyio closes the socket and then lets the loop turn
 
     async def start_tls(
         self,
@@ -268,6 +273,9 @@ class _AsyncResponseStream(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._connection.aclose()
+        # Else httpcore does it when its generator is dropped, where a loop without asyncio's hooks for generators, such as
+        # that of nest_asyncio, cannot wait for it.
+        _close_at_once(self._stream.aclose())
 
 
 class AsyncConnectionTransport(httpx.AsyncBaseTransport):

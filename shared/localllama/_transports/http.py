@@ -267,9 +267,10 @@ class AsyncHTTPTransport(_Base):
         content = encode_body(body)
         with self._mapped_errors(clock, parser):
             async with self._exchange("POST", path, content, clock) as response:
+                pieces = response.aiter_bytes()  # kept, see _AsyncExchange
                 if not _is_event_stream(response):
-                    raise _not_a_stream(response, await _abounded(response.aiter_bytes()))
-                async for data in response.aiter_bytes():
+                    raise _not_a_stream(response, await _abounded(pieces))
+                async for data in pieces:
                     chunks = parser.feed(data)
                     if chunks:
                         for chunk in chunks:
@@ -303,8 +304,9 @@ class AsyncHTTPTransport(_Base):
 class _AsyncExchange:
     """A request and the closing of its response.
 
-    No generator: at the end of a loop asyncio closes all async generators, in an order of chance, and one that is closed
-    before the one that waits in it makes an error of its end.
+    No generator: asyncio closes those in an order of chance at the end of a loop, and one that is closed before the one that
+    waits in it makes an error of its end. Who stops reading keeps what it read from until then: dropped before, httpx's
+    generators wait, which a loop without asyncio's hooks (nest_asyncio's) cannot do.
     """
 
     def __init__(self, client: httpx.AsyncClient, request: httpx.Request) -> None:

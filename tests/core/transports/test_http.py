@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,33 @@ def test_streams_inside_streams(tmp_path: Path) -> None:
             return count
 
         assert nested(4) == 6 * (2**5 - 1)  # six chunks in each of 1 + 2 + 4 + 8 + 16 streams
+
+
+@pytest.mark.parametrize("is_left_early", [False, True])
+def test_a_loop_without_hooks_for_generators_can_close_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left_early: bool
+) -> None:
+    # The loop of nest_asyncio, which many a notebook has, is such a one: what is dropped in it cannot be awaited any more.
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+    async def run(endpoint: Endpoint) -> None:
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
+        transport = AsyncHTTPTransport(endpoint)
+        stream = transport.stream(CHAT, {}, ChatStreamParser(), limits(total=5))
+        async for item in stream:
+            if is_left_early and item.text:
+                break
+        await stream.aclose()
+        del stream
+        await transport.aclose()
+
+    # The end mark, or the caller, ends the stream while the body goes on.
+    with raw_server(tmp_path, [STREAM_HEAD + chunk(TEXT), STALL]) as server:
+        asyncio.run(run(server.endpoint))
+        server.wait_until_left()
+    gc.collect()
+    assert [str(fault.exc_value) for fault in ignored] == []
 
 
 def test_proxies_and_passwords_of_the_environment_have_no_say(
