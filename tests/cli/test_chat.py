@@ -61,3 +61,13 @@ def test_end_of_file_ends_it(terminal: Terminal) -> None:
     terminal.expect("> ")
     terminal.type("\x04")
     assert terminal.wait() == 0
+
+
+def test_a_place_where_nothing_can_be_saved_ends_no_conversation(terminal: Terminal) -> None:
+    for name in ("~nobody-of-this-name/x", "/nowhere/x", "x" * 300, "/"):
+        terminal.expect("> ")
+        terminal.type(f"/save {name}\n")
+        terminal.expect("is there already" if name == "/" else "cannot be written")
+    terminal.expect("> ")
+    terminal.type("/exit\n")
+    assert terminal.wait() == 0

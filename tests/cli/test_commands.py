@@ -236,3 +236,26 @@ def test_a_path_on_standard_error_is_not_broken(command, tmp_path: Path, monkeyp
     model = tmp_path / f"{'long' * 20}.gguf"
     model.write_bytes(micro_model.read_bytes())
     assert f"{model} is the default now" in command("models", "use", str(model)).err
+
+
+@pytest.mark.parametrize("variable", ["LOCALLLAMA_MODELS", "LOCALLLAMA_CONFIG_DIR", "LOCALLLAMA_CACHE"])
+def test_a_home_that_nobody_has_is_no_fault_of_ours(command, tmp_path: Path, monkeypatch, variable: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "~nobody-of-this-name/x")
+    assert command("models", "list").code == 0
+
+
+def test_a_default_that_is_no_text_is_named(command, own_configuration: Path) -> None:
+    own_configuration.parent.mkdir()
+    own_configuration.write_text('{"model": 5}')
+    outcome = command("ask", "Hello")
+    assert outcome.code == 2
+    assert "is 5 and no text" in outcome.err
+
+
+def test_a_table_for_a_program_has_one_line_for_each_model(environ: dict[str, str]) -> None:
+    environ.pop("COLUMNS", None)
+    listing = [sys.executable, "-m", "localllama", "models", "list"]
+    lines = subprocess.run(listing, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+    names = [model["name"] for model in json.loads(subprocess.check_output([*listing, "--json"], env=environ))]
+    assert [line.lstrip("* ").split()[0] for line in lines[1:-1]] == names

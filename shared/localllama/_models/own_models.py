@@ -53,7 +53,7 @@ def config_directory() -> Path:
     """`LOCALLLAMA_CONFIG_DIR`, else the user's configuration directory."""
     chosen = os.environ.get(_DIRECTORY_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()  # noqa: PTH111  (a home that is unknown is no error)
     from platformdirs import user_config_path
 
     return user_config_path("localllama", appauthor=False)

@@ -53,7 +53,7 @@ def store_directory() -> Path:
     """Where fetched models are kept: `LOCALLLAMA_MODELS`, else `models` in the user's data directory."""
     chosen = os.environ.get("LOCALLLAMA_MODELS")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()  # noqa: PTH111  (a home that is unknown is no error)
     from platformdirs import user_data_path
 
     return user_data_path("localllama", appauthor=False) / "models"

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from localllama._runtime.environment import without_llama_variables
@@ -362,4 +361,4 @@ def _list_item(text: str) -> str:
 
 def _absolute(path: str | None) -> str:
     # The child runs in another directory than the caller. (That of the caller may be gone, which only matters to a path.)
-    return os.path.abspath(Path(path).expanduser()) if path is not None else ""
+    return os.path.abspath(os.path.expanduser(path)) if path is not None else ""  # noqa: PTH111

@@ -56,6 +56,10 @@ def chosen_model(named: str | None) -> tuple[str, str]:
     if os.environ.get(_MODEL_VARIABLE):
         return os.environ[_MODEL_VARIABLE], _MODEL_VARIABLE
     configured = read_config().get("model")
-    if isinstance(configured, str) and configured:
+    if configured is not None and not isinstance(configured, str):
+        raise ConfigurationError(
+            f'"model" in {config_path()} is {configured!r} and no text.', hint="Set it: localllama models use MODEL"
+        )
+    if configured:
         return configured, str(config_path())
     return DEMO_MODEL, "the model of the demo, since none was chosen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from localllama.types import StartProgress
 __all__ = ["agreed", "errors", "has_terminal", "output", "print_json", "shown_bytes", "starting", "warnings_as_notes"]
 
 _KILO = 1000
+_WIDEST = 10_000
 
 
 class _Notes(Console):
@@ -48,7 +50,9 @@ def errors() -> Console:
 @lru_cache
 def output() -> Console:
     """The console for results."""
-    return Console(soft_wrap=True, highlight=False, emoji=False)
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # For a program a line of a table stays one line.
+    return Console(soft_wrap=True, highlight=False, emoji=False, width=None if is_narrow else _WIDEST)
 
 
 def has_terminal() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from io import TextIOWrapper
@@ -222,7 +223,7 @@ class _Conversation:
 
     def _save(self, name: str) -> None:
         turns = [{"role": turn.role, "content": turn.content} for turn in self._turns]
-        path = Path(name).expanduser().absolute()
+        path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (a home that is unknown is no error)
         try:
             # Over what this conversation has saved before, and over nothing else.
             with path.open("w" if path in self._saved else "x", encoding="utf-8") as file:
@@ -230,8 +231,9 @@ class _Conversation:
         except FileExistsError:
             errors().print(f"{name} is there already: /save with another name", style="red", markup=False)
             return
-        except OSError as error:
-            errors().print(f"{name} cannot be written: {error.strerror}", style="red", markup=False)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte
+            reason = getattr(error, "strerror", None) or error
+            errors().print(f"{name} cannot be written: {reason}", style="red", markup=False)
             return
         self._saved.add(path)
         errors().print(f"(saved in {name})", style="dim", markup=False)

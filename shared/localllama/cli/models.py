@@ -52,7 +52,7 @@ def list_models(is_json: JsonOption = False) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("", "name", "here", "size", "quant", "window", "licence"):
         table.add_column(title, no_wrap=True)
-    table.add_column("what it is")  # the one that wraps: rich would cut all of them where it may not
+    table.add_column("what it is", overflow="fold")  # the one that wraps: rich would cut all of them where it may not
     for model in models:
         mark = "*" if model.name == default else ""
         is_here = "yes" if here[model.name] else "no"
