@@ -72,6 +72,21 @@ def test_a_broken_server_on_path_is_passed_over(
             assert again.chat(HELLO).text, "it has been said once"
 
 
+def test_a_broken_server_is_asked_anew_next_time(
+    server_on_path: Callable[[Behaviour], Path],
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its file stays the same, and yet it may run tomorrow: with a driver, or a library, that was missing."""
+    monkeypatch.setenv("LOCALLLAMA_CACHE", str(tmp_path / "cache"))
+    program = server_on_path(Behaviour(load_signal="SIGILL"))
+    with LocalLlamaClient(make_settings(runtime="auto"), sampling=SHORT) as client:
+        with pytest.warns(LocalLlamaWarning, match="passed over"):
+            assert client.chat(HELLO).text
+    assert str(program) not in (tmp_path / "cache" / "runtimes.json").read_text()
+
+
 def test_a_foreign_program_of_that_name_is_asked_once(
     tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from localllama._one_shot.endpoints import usage_fields
 from localllama._one_shot.output import Counters, OutputReader, StopWatch, ThoughtReader, read_counters
+from localllama._one_shot.program_runs import Outcome, Program
 
 TEXTS = [
     "Hello",
@@ -131,3 +134,10 @@ llama_print_timings:        eval time =    1659.01 ms /     4 runs   (  414.75 m
 )
 def test_usage_adds_up_and_says_where_it_is_an_estimate(counters: Counters, expected: dict[str, object]) -> None:
     assert usage_fields("a prompt", "an answer", counters) == expected
+
+
+def test_an_output_of_the_chat_client_without_its_end_is_not_whole(tmp_path: Path) -> None:
+    client = Program(("llama-cli",), "new-cli", frozenset(), (), tmp_path)
+    counted = Counters(prompt_tokens=5, completion_tokens=5)
+    assert client.is_whole(Outcome(is_ended_by_model=False, counters=counted))
+    assert not client.is_whole(Outcome(is_ended_by_model=False, counters=counted, has_end=False))

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,10 @@ import pytest
 
 from core.one_shot.conftest import settings_for
 from localllama import ChatRequest, LocalLlamaClient, LocalLlamaError, Message
+from localllama._one_shot.answering import _ProgramAnswer
+from localllama._one_shot.endpoints import Events
 from localllama._one_shot.job import Job
-from localllama._one_shot.program_runs import Program
+from localllama._one_shot.program_runs import CallerLeftError, Program
 from localllama._runtime.resolve import stand_in_command
 from support.one_shot_program import make_one_shot_program
 from support.processes import ProcessIdentity
@@ -121,11 +124,22 @@ def test_a_prompt_is_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_answer_that_was_left_before_its_turn_is_not_written(tmp_path: Path) -> None:
+    program = Program((sys.executable, "-c", "print('Hello')"), "completion", frozenset(), (), tmp_path)
+    events = Events("model", "build", is_chat=True)
+    answer = _ProgramAnswer(program, Job("Hi"), events, threading.BoundedSemaphore(1), n_ctx=512)
+    answer.leave()
+    with pytest.raises(CallerLeftError):
+        list(answer.events())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_stand_in_ends_when_its_owner_ends_the_lifeline(micro_model: Path) -> None:
     command = stand_in_command()
     assert command is not None
     theirs, ours = os.pipe()
     arguments = ["--model", str(micro_model), "--ctx-size", "512", "--parallel", "1"]
+    before = os.umask(0)
     try:
         # Not in tmp_path, whose name may be too long for that of a socket.
         with (
@@ -133,7 +147,9 @@ def test_the_stand_in_ends_when_its_owner_ends_the_lifeline(micro_model: Path) -
             program_server(command, arguments, Path(directory), stdin=theirs) as server,
         ):
             server.wait_until_ready()
+            assert stat.S_IMODE(Path(server.socket_path).stat().st_mode) & 0o077 == 0, "for its user alone"
             os.close(ours)
             assert server.process.wait(timeout=5) == 0
     finally:
+        os.umask(before)
         os.close(theirs)

@@ -300,3 +300,7 @@ def test_a_redirection_names_the_remedy(body: bytes) -> None:
     error = error_from_response(307, body)
     assert error.hint is not None
     assert "base_url" in error.hint
+
+
+def test_a_server_that_is_still_loading_says_so_by_the_type_alone_too() -> None:
+    assert isinstance(error_from_object({"message": "Loading model", "type": "unavailable_error"}), ServerBusyError)

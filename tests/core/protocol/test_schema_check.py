@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -171,3 +172,10 @@ def test_the_repair_message_has_the_answer_the_faults_and_the_task() -> None:
     assert len(repair_message(check_instance(PERSON, "x" * 50_000), "x" * 50_000)) < 6_000
     with pytest.raises(ValueError, match="nothing to repair"):
         repair_message(check_instance({}, "1"), "1")
+
+
+def test_schemas_that_are_no_json_are_told_apart_too() -> None:
+    for kind, right, wrong in (("integer", 1, "a"), ("string", "a", 1)):
+        schema = {"type": kind, "examples": [Decimal("1.5")]}
+        assert check_instance(schema, right, is_text=False).is_valid
+        assert not check_instance(schema, wrong, is_text=False).is_valid
