@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,7 @@ def fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def has_memory(monkeypatch: pytest.MonkeyPatch, available: int) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * GIGABYTE))
 
 
 def default_of(configuration: Path) -> str:
@@ -69,6 +71,21 @@ def test_init_takes_the_largest_assistant_that_fits(
     assert taken.size_bytes < 3 * GIGABYTE < min(entry.size_bytes for entry in larger)
     assert taken.licence in outcome.err
     assert default_of(own_configuration) == name
+
+
+def test_init_leaves_room_on_the_disk(command, fetches: list[str], monkeypatch) -> None:
+    has_memory(monkeypatch, 50 * GIGABYTE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * GIGABYTE))
+    assert "2.0 GB of the disk" in command("init", "--yes").err
+    (name,) = fetches
+    assert 10**8 < next(entry.size_bytes for entry in catalog_models() if entry.name == name) < 2 * GIGABYTE
+
+
+def test_init_names_the_default_that_it_replaces(command, fetches: list[str], own_configuration) -> None:
+    own_configuration.parent.mkdir()
+    own_configuration.write_text('{"model": "./mine.gguf", "other": 1}')
+    assert "in place of ./mine.gguf" in command("init", "--yes").err
+    assert json.loads(own_configuration.read_text()) == {"model": fetches[0], "other": 1}
 
 
 def test_init_takes_the_smallest_model_where_none_fits(command, fetches: list[str], monkeypatch) -> None:

@@ -15,7 +15,7 @@ from localllama._runtime.environment import without_llama_variables
 
 from ._screen import shown_bytes
 
-__all__ = ["Finding", "State", "findings_of_machine"]
+__all__ = ["Finding", "State", "findings_of_machine", "nearest_existing"]
 
 State = Literal["ok", "note", "fault"]
 _FRAMEWORKS = ("langchain-core", "langchain", "langgraph", "llama-index-core", "huggingface-hub", "xllamacpp")
@@ -98,7 +98,7 @@ def _findings_of_environment() -> list[Finding]:
 
 def _findings_of_store() -> list[Finding]:
     directory = store_directory()
-    existing = _existing(directory)
+    existing = nearest_existing(directory)
     free = shutil.disk_usage(existing).free
     is_low = free < _LOW_DISK_BYTES
     found = [
@@ -116,7 +116,8 @@ def _findings_of_store() -> list[Finding]:
     return found
 
 
-def _existing(directory: Path) -> Path:
+def nearest_existing(directory: Path) -> Path:
+    """The directory, or of those above it the nearest that is there."""
     # `os.access` and not `exists`, which raises where a directory on the way may not be searched.
     while not os.access(directory, os.F_OK) and directory != directory.parent:
         directory = directory.parent

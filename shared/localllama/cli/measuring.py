@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 import time
@@ -9,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from localllama._models.hub_cache import hub_cache
 from localllama._models.hub_models import CatalogModel, catalog_models
 from localllama.client import LocalLlamaClient
 from localllama.errors import ModelError
 from localllama.types import ChatRequest, Message, Timings
 
-from ._defaults import DEMO_MODEL, set_default_model
+from ._defaults import DEMO_MODEL, read_config, set_default_model
+from ._machine_findings import nearest_existing
 from ._screen import agreed, errors, output, print_json, shown_bytes, starting
 from .answering import ModelOption, RuntimeOption, make_client
 from .models import fetched
@@ -23,6 +26,7 @@ __all__ = ["bench", "demo", "init"]
 
 _WORDS = "The quick brown fox jumps over the lazy dog. "
 _MEMORY_SHARE = 0.6  # of what is free: beside the weights there are the KV cache, buffers, and the user's own programs
+_DISK_MARGIN_BYTES = 500_000_000
 
 
 def bench(
@@ -77,8 +81,12 @@ def init(
     import psutil
 
     free = psutil.virtual_memory().available
-    entry = largest_that_fits(int(free * _MEMORY_SHARE))
-    errors().print(f"{shown_bytes(free)} of memory are free; {entry.name} needs {shown_bytes(entry.size_bytes)}.")
+    disk_free = shutil.disk_usage(nearest_existing(hub_cache())).free
+    entry = largest_that_fits(int(free * _MEMORY_SHARE), disk_free - _DISK_MARGIN_BYTES)
+    errors().print(
+        f"{shown_bytes(free)} of memory and {shown_bytes(disk_free)} of the disk are free; {entry.name} needs "
+        f"{shown_bytes(entry.size_bytes)}."
+    )
     errors().print(f"{entry.description}. Licence: {entry.licence}.", markup=False, highlight=False)
     if not is_agreed and not agreed("Fetch it and make it the default?", default=True):
         errors().print("Nothing was done. All models: localllama models list")
@@ -91,13 +99,17 @@ def init(
         errors().print(f"{error.message} Taking {DEMO_MODEL} instead.", style="yellow", markup=False, highlight=False)
         fetched(DEMO_MODEL)
         chosen = DEMO_MODEL
+    before = read_config().get("model")
     path = set_default_model(chosen)
-    errors().print(f'{chosen} is the default now ({path}). Try it: localllama ask "Why is the sky blue?"', markup=False)
+    instead = f" in place of {before}" if before not in (None, chosen) else ""
+    question = 'localllama ask "Why is the sky blue?"'
+    errors().print(f"{chosen} is the default now{instead} ({path}). Try it: {question}", markup=False)
 
 
-def largest_that_fits(memory_bytes: int) -> CatalogModel:
+def largest_that_fits(memory_bytes: int, disk_bytes: int) -> CatalogModel:
     """The largest model of the catalog whose weights fit, for an assistant; the smallest one if none does."""
-    fitting = [entry for entry in catalog_models() if entry.size_bytes <= memory_bytes and entry.is_recommended]
+    most_bytes = min(memory_bytes, disk_bytes)
+    fitting = [entry for entry in catalog_models() if entry.size_bytes <= most_bytes and entry.is_recommended]
     if not fitting:
         return min(catalog_models(), key=lambda entry: entry.size_bytes)
     return max(fitting, key=lambda entry: entry.size_bytes)
