@@ -84,7 +84,7 @@ class _PosixServerProcess(ServerProcess):
         self._supervisor = supervisor
         self._server: ChildIdentity | None = None
         self._log = log
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while this very thread holds it
         self._unread = b""
         self._exit: ExitStatus | None = None
 

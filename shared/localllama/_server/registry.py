@@ -36,7 +36,7 @@ class Lease:
         self._key = key
         self._starter = starter
         self._idle_timeout_seconds = idle_timeout_seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while this very thread holds it
         self._token: object | None = None
         self._server: SharedServer | None = None
         self._creator_pid = 0
@@ -97,7 +97,7 @@ class Lease:
 
     def reset_after_fork(self) -> None:
         """Give this lease a lock that no thread of the parent can hold."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while this very thread holds it
 
 
 def _release_from_finalizer(server: SharedServer, token: object, creator_pid: int) -> None:
@@ -109,7 +109,7 @@ class _Registry:
     """The shared servers of this process, by key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while this very thread holds it
         self._servers: dict[str, SharedServer] = {}
 
     def share(
@@ -121,17 +121,18 @@ class _Registry:
         before_it_counts: Callable[[SharedServer], None],
     ) -> SharedServer:
         with self._lock:
-            server = self._servers.get(key)
-            if server is None:
-                server = self._servers[key] = SharedServer(key, starter, idle_timeout_seconds)
+            new = SharedServer(key, starter, idle_timeout_seconds)
+            server = self._servers.setdefault(key, new)
             before_it_counts(server)
             server.add(token)
+            # A signal handler may have closed the only other client of it meanwhile.
+            self._servers.setdefault(key, server)
             return server
 
     def forget_unwanted(self, server: SharedServer) -> None:
         with self._lock:
             if not server.is_wanted and self._servers.get(server.key) is server:
-                del self._servers[server.key]
+                self._servers.pop(server.key, None)
 
     def stop_all(self) -> None:
         servers = list(self._servers.values())

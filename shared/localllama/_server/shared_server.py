@@ -8,6 +8,8 @@ Rules that keep this free of deadlocks:
 * `SharedServer._lock` is held for a few instructions only, never during a start, a stop or a wait.
 * Finalizers may run at any bytecode, also in a thread that holds the lock. They only note the released lease and leave a
   lock alone that is held; whoever holds it looks at the notes after letting go.
+* A signal handler may run at any bytecode too, and make, use or close a client there. So what only looks takes no lock, and
+  neither does a lease that is taken or given back.
 * A KeyboardInterrupt may come between any two lines. Locks are taken by `with` alone, which nothing can come into, and
   what is done in steps is done in an order in which every step may be the last.
 """
@@ -80,15 +82,14 @@ class SharedServer:
         self._generation = 0
         self._in_use: set[object] = set()
         self._last_use = time.monotonic()
-        self._notes: dict[str, Any] = {}
+        self._notes: tuple[int, dict[str, Any]] = (0, {})
         self._crash_logs: dict[int, ServerCrashedError] = {}
 
     # -- leases -----------------------------------------------------------------------------------------------------
 
     def add(self, token: object) -> None:
         """Count one more lease."""
-        with self._lock:
-            self._tokens.add(token)
+        self._tokens.add(token)
         self._settle()
 
     def release(self, token: object) -> StartedServer | None:
@@ -127,9 +128,7 @@ class SharedServer:
     @property
     def state(self) -> ServerState:
         """The state at this moment; asks the child's status, never waits."""
-        with self._lock:
-            started, starting, was_stopped = self._started, self._starting, self._was_stopped
-        self._settle()
+        started, starting, was_stopped = self._started, self._starting, self._was_stopped
         if starting is not None:
             return ServerState.STARTING
         if started is not None:
@@ -138,9 +137,7 @@ class SharedServer:
 
     def running(self) -> StartedServer | None:
         """The server if it runs, without starting or waiting."""
-        with self._lock:
-            started = self._started
-        self._settle()
+        started = self._started
         return started if started is not None and started.process.exit_status() is None else None
 
     def ready(self) -> StartedServer | None:
@@ -217,16 +214,14 @@ class SharedServer:
         with self._lock:
             is_wanted = bool(self._tokens)
             if is_wanted:
+                self._notes = (started.endpoint.generation, {})
                 self._started, self._starting, self._was_stopped = started, None, False
                 self._last_use = time.monotonic()
-                self._notes = {}
         self._settle()
         return is_wanted
 
     def _note_crash(self) -> None:
-        with self._lock:
-            dead = self._started
-        self._settle()
+        dead = self._started
         if dead is not None and dead.process.exit_status() is not None:
             from .ended import crash_error
 
@@ -234,9 +229,7 @@ class SharedServer:
 
     def crash_of(self, generation: int) -> ServerCrashedError | None:
         """The error that tells how the server of this generation died; None if it lives, or was stopped by us."""
-        with self._lock:
-            started = self._started
-        self._settle()
+        started = self._started
         if started is not None and started.endpoint.generation == generation:
             # The broken connection is often noticed before the supervisor's word about the death.
             if started.process.wait_for_exit(_EXIT_NEWS_SECONDS) is not None:
@@ -300,10 +293,8 @@ class SharedServer:
 
     def notes(self, generation: int) -> dict[str, Any]:
         """What clients have learned of the server of this generation; forgotten with it."""
-        with self._lock:
-            notes = self._notes if self._started and self._started.endpoint.generation == generation else {}
-        self._settle()
-        return notes
+        noted_generation, notes = self._notes
+        return notes if noted_generation == generation and self._started is not None else {}
 
 
 class _StarterInterruptedError(Exception):

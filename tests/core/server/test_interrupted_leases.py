@@ -77,10 +77,20 @@ def _interrupted(moment: int, action: Callable[[], object]) -> bool:
 
 
 def _in_time(action: Callable[[], object]) -> None:
-    thread = threading.Thread(target=action, daemon=True)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(_PATIENCE_SECONDS)
     assert not thread.is_alive(), "it waits for ever"
+    if errors:
+        raise errors[0]
 
 
 def _call(lease: Lease) -> StartedServer:
@@ -112,4 +122,48 @@ def test_an_interrupt_leaves_no_trace(action: Callable[[Lease], None], request: 
 
         assert not starts.running, f"moment {moment}"
         if not has_come:
+            return
+
+
+class _SignalHandler(_Interrupt):
+    """Runs an action where CPython runs handlers of signals, and goes on."""
+
+    def __init__(self, moment: int, action: Callable[[], object]) -> None:
+        super().__init__(moment)
+        self._action = action
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        try:
+            super().__call__(frame, event, argument)
+        except KeyboardInterrupt:
+            self._action()
+
+
+@pytest.mark.parametrize("action", [_start, _release], ids=["start", "release"])
+def test_a_signal_handler_may_make_look_at_and_close_a_client(
+    action: Callable[[Lease], None], request: pytest.FixtureRequest
+) -> None:
+    """Whatever line it comes in at: the thread that it runs in may hold any lock, and cannot let go of it."""
+    for moment in count(1):
+        starts = _Starts()
+        key = f"{request.node.name} {moment}"
+        lease = acquire_lease(key, starts, None)
+
+        def handle(key: str = key, starts: _Starts = starts) -> None:
+            another = acquire_lease(key, starts, None)
+            shared = another.server()
+            assert shared.state is not None
+            shared.ready()
+            another.release()
+
+        handler = _SignalHandler(moment, handle)
+
+        def act(lease: Lease = lease, handler: _SignalHandler = handler) -> None:
+            sys.setprofile(handler)
+            action(lease)
+
+        _in_time(act)
+        _in_time(lease.release)
+        assert not starts.running, f"moment {moment}"
+        if not handler.has_come:
             return
