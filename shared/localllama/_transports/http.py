@@ -103,6 +103,8 @@ class _Base:
             if parser is not None and parser.has_begun:
                 raise parser.interrupted("the connection to the server broke") from error
             raise self._connection_error(clock, f"{type(error).__name__}: {error}") from error
+        except LocalLlamaError:  # two of ours are OSErrors as well
+            raise
         except OSError as error:  # no descriptor is left, say
             raise self._connection_error(clock, str(error)) from error
         except RuntimeError as error:  # httpx, if `close` came in between the look at the clock and the sending
