@@ -36,7 +36,7 @@ from .connection import AsyncConnectionTransport, ConnectionTransport, LiveSocke
 
 __all__ = ["AsyncHTTPTransport", "HTTPTransport", "probe_health"]
 
-_OK = 200
+_OK, _STREAM = 200, "text/event-stream"
 _ERROR_BODY_LIMIT_BYTES = 64 * 1024 * 1024  # that of a one-shot program holds all that it said: 16 MiB before escaping
 _CONNECTION_HINT = "See whether the server still runs, and read its log."
 _CERTIFICATE_HINT = "Name the file of the authority that signed the server's certificate in SSL_CERT_FILE."
@@ -335,10 +335,9 @@ def probe_health(endpoint: Endpoint, timeout_seconds: float) -> Literal["ready",
     Returns:
         "loading" while the server answers that it loads its model, "unreachable" if nothing answers in time.
     """
-    timeouts = TimeoutSettings(total_seconds=timeout_seconds)
     transport = HTTPTransport(endpoint)
     try:
-        transport.get_json("/health", timeouts)
+        transport.get_json("/health", TimeoutSettings(total_seconds=timeout_seconds))
     except ServerBusyError:
         return "loading"
     except (ServerConnectionError, RequestTimeoutError):
@@ -356,8 +355,7 @@ def _extras(content: bytes | None, clock: CallClock) -> dict[str, Any]:
 
 
 def _is_event_stream(response: httpx.Response) -> bool:
-    kind = response.headers.get("Content-Type", "")
-    return response.status_code == _OK and kind.lower().startswith("text/event-stream")
+    return response.status_code == _OK and response.headers.get("Content-Type", "").lower().startswith(_STREAM)
 
 
 def _not_a_stream(response: httpx.Response, body: bytes) -> LocalLlamaError:
