@@ -169,3 +169,28 @@ def test_a_compiled_envelope_is_used_again() -> None:
     first, second = (plan(request, server(has_tools=False), memo) for _ in range(2))
     assert schema_of(first)["anyOf"] is schema_of(second)["anyOf"]
     assert schema_of(plan(ask(tools=(ADD,), tool_choice="add"), server(has_tools=False), memo)) != schema_of(first)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"type": "json_schema"}, "has no schema"),
+        ({"type": "json_schema", "json_schema": "text"}, "has no schema"),
+        ({"type": "xml"}, "'xml' is not known"),
+    ],
+)
+def test_a_response_format_that_asks_for_nothing_known_is_refused(form: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        plan(ask(response_format=form), server(has_tools=False))
+    assert caught.value.hint
+
+
+def test_a_schema_may_stand_where_any_server_of_the_kind_takes_it() -> None:
+    forms: list[dict[str, Any]] = [
+        FORMAT,
+        {"type": "json_schema", "json_schema": OBJECT},
+        {"type": "json_schema", "schema": OBJECT},
+        {"type": "json_object", "schema": OBJECT},
+    ]
+    made = [plan(ask(response_format=form), server(has_tools=False)) for form in forms]
+    assert [each.schema for each in made] == [OBJECT] * 4

@@ -150,3 +150,21 @@ def test_the_grammar_is_no_wider_than_the_schema() -> None:
     for n in range(-30, 130):
         text = compact({"n": n})
         assert made.accepts(text) == check_instance(schema, text).is_valid
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"type": "string"}, ["", "a b"], [1]),
+        ({"type": "string", "minLength": 2}, ["ab", "abc"], ["a"]),
+        ({"type": "array"}, [[], [1, ["a"]]], [{}]),
+        ({"type": "array", "items": {"type": "null"}, "maxItems": 0}, [[]], [[None]]),
+        ({"type": "object"}, [{}, {"a": [1]}], [[]]),
+        ({"type": "integer"}, [0, -3], [0.5, "a"]),
+        ({}, [None, "a", {"a": []}], []),
+    ],
+)
+def test_types_alone(schema: dict[str, Any], valid: list[Any], invalid: list[Any]) -> None:
+    made = Grammar(grammar_of(schema))
+    assert all(made.accepts(compact(value)) for value in valid)
+    assert not any(made.accepts(compact(value)) for value in invalid)

@@ -59,6 +59,7 @@ LEAKS = {
     "python tag": ('<|python_tag|>{"name": "add", "parameters": {"a": 1, "b": 2}}; {"name": "ping", "parameters": {}}', "", [*ONE, ("ping", {})]),
     "function tag": ('<function=add>{"a": 1, "b": 2}</function>', "", ONE),
     "Qwen3-Coder": ("<tool_call>\n<function=find>\n<parameter=text>\n12\n</parameter>\n</function>\n</tool_call>", "", [("find", {"text": "12"})]),
+    "Qwen3-Coder, bare words": ("<function=find><parameter=text>\nhello there\n</parameter></function>", "", [("find", {"text": "hello there"})]),
     "braces in strings": (json.dumps({"name": "find", "arguments": {"text": '}"]```\n{"a'}}), "", [("find", {"text": '}"]```\n{"a'})]),
 }  # fmt: skip
 
@@ -89,6 +90,12 @@ TEXTS = [
     '{"name": "Ann", "arguments": ["none"]}\n[{"name": "Bob"}]\n[]\n{}\n',
     '{"name": "add", "arguments": {"a": 1, ',
     "<tool_call>nothing</tool_call>",
+    "<function=add><parameter=a>one</parameter></function>",
+    '{"type": "function", "function": {"name": "ping", "arguments": {}}, "because": "you asked"}',
+    '{"name": "add", "arguments": "{a: 1}"}',
+    '[{"name": "ping", "arguments": {}}, 7]',
+    '```json\n{"name": nonsense that goes on for a while}\n```\n',
+    "```json\n\n```\n",
     "<tool_call>",
     "[TOOL_CALLS",
     "``",
@@ -125,6 +132,26 @@ def test_the_rule() -> None:
     assert recognised_calls([], TOOLS) == ()
     assert recognised_calls([{"name": "ping", "arguments": {}}, {"name": "Ann"}], TOOLS) == ()
     assert recognised_calls({"name": "ping", "arguments": {}}, ()) == ()
+    assert recognised_calls([7], TOOLS) == ()
+    no_schema = ToolSpec("odd", "", {"type": "strnig"})
+    assert recognised_calls({"name": "odd", "arguments": {}}, (no_schema,)) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "find", "arguments": ' + "[" * 100_000,
+        json.dumps({"name": "find", "arguments": "[" * 100_000}),
+    ],
+)
+def test_what_is_nested_too_deeply_to_be_read_is_text(text: str) -> None:
+    assert read(text) == (text, [])
+
+
+def test_a_value_nested_too_deeply_is_taken_as_the_text_that_it_is() -> None:
+    deep = "[" * 100_000
+    text = f"<function=find><parameter=text>{deep}</parameter></function>"
+    assert read(text) == ("", [("find", {"text": deep})])
 
 
 LONG = json.dumps({"name": "find", "arguments": {"text": 'x = {"a": [1, "\\"]}\n' * 1200}})

@@ -35,6 +35,18 @@ SCHEMAS: list[dict[str, Any]] = [
         },
         "$ref": "#/$defs/node",
     },
+    {"allOf": [True, {"type": "integer", "minimum": 3}]},
+    {"type": "object", "properties": {"a": {"type": "null"}, "b": {"const": 1}, "c": {}}, "minProperties": 2},
+    {
+        "properties": {"a": {"const": 1}},
+        "required": ["a"],
+        "allOf": [{"properties": {"b": {"const": 2}}, "required": ["b"]}],
+    },
+    {"type": "array", "items": {"type": "string"}, "minItems": 3, "uniqueItems": True},
+    {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "uniqueItems": True},
+    {"minLength": 6},
+    {"type": "integer", "exclusiveMaximum": -2},
+    {"items": {"type": "null"}, "minItems": 2},
     {"type": "array", "prefixItems": [{"type": "string"}, {"type": "boolean"}], "minItems": 2},
     {},
 ]
@@ -54,3 +66,7 @@ def test_what_is_not_required_is_left_out() -> None:
 def test_an_endless_schema_ends() -> None:
     endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
     assert "a" in minimal_value(endless)
+
+
+def test_a_reference_to_nothing_is_any_value() -> None:
+    assert minimal_value({"properties": {"a": {"$ref": "#/$defs/none"}}, "required": ["a"]}) == {"a": {}}

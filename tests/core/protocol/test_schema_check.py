@@ -179,3 +179,19 @@ def test_schemas_that_are_no_json_are_told_apart_too() -> None:
         schema = {"type": kind, "examples": [Decimal("1.5")]}
         assert check_instance(schema, right, is_text=False).is_valid
         assert not check_instance(schema, wrong, is_text=False).is_valid
+
+
+def test_a_check_that_goes_round_for_ever_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="round for ever") as caught:
+        check_instance({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#"}}}, "1")
+    assert caught.value.hint
+
+
+def test_of_many_faults_the_first_are_told_and_none_twice() -> None:
+    assert len(faults({"items": {"type": "null"}}, list(range(30)))) == 20
+    assert faults({"allOf": [{"minimum": 3}, {"minimum": 3}]}, 1) == [("", "minimum")]
+
+
+def test_a_union_of_which_nothing_fits_is_told_whole() -> None:
+    assert faults({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "a") == [("", "anyOf")]
+    assert faults({"oneOf": [{"type": "integer"}, {"minimum": 1}]}, 3) == [("", "oneOf")]
