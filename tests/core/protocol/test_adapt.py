@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from localllama import (
+    APIStatusError,
+    AuthenticationError,
     ChatRequest,
     ChatTemplateError,
     EndpointNotFoundError,
+    FeatureDisabledError,
     ImagePart,
     LocalLlamaError,
     Message,
@@ -300,9 +303,10 @@ def test_the_very_same_messages_where_the_template_takes_them() -> None:
     assert len(bodies) == 1
 
 
-def test_without_the_endpoint_nothing_is_changed() -> None:
+@pytest.mark.parametrize("error", [EndpointNotFoundError, FeatureDisabledError, AuthenticationError])
+def test_without_the_endpoint_nothing_is_changed(error: type[APIStatusError]) -> None:
     def answer(_: dict[str, Any]) -> Any:
-        raise EndpointNotFoundError("no", status_code=404)
+        raise error("no", status_code=404)
 
     messages, bodies = drive(answer, ChatRequest((S, S, U)), {})
     assert (messages, len(bodies)) == ((S, S, U), 1)
