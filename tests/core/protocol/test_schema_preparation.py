@@ -234,3 +234,26 @@ def test_preparing_a_large_model_takes_some_milliseconds() -> None:
     for _ in range(5):
         prepare_schema(schema)
     assert (time.process_time() - started) / 5 < 0.05  # 4 ms where it was measured
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_class_without_fields_is_an_empty_object_and_no_map(is_nested: bool) -> None:
+    class Stop(BaseModel):
+        """No fields."""
+
+    class Step(BaseModel):
+        stop: Stop
+
+    prepared = prepare_schema((Step if is_nested else Stop).model_json_schema()).for_server
+    assert "additionalProperties" not in json.dumps(prepared).replace('"additionalProperties": false', "")
+    assert "[{}]" in json.dumps(prepared)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{}, {"properties": {}, "additionalProperties": True}, {"properties": {}, "minProperties": 1}],
+    ids=["bare", "open", "some"],
+)
+def test_an_object_that_may_have_any_names_stays_a_map(keywords: dict[str, Any]) -> None:
+    prepared = prepare_schema({"type": "object", **keywords}).for_server
+    assert "additionalProperties" in json.dumps(prepared)

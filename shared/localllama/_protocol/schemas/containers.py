@@ -26,6 +26,7 @@ _MOST_TUPLES = 12  # alternatives of different lengths
 _MOST_LISTED_ARRAYS = 130
 _MOST_SUBSETS = 12
 _ANY_NAME = "\0"  # stands for a name that no schema knows
+_MAP_KEYWORDS = ("additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames")
 
 
 class Ref(NamedTuple):
@@ -357,6 +358,12 @@ def _by_number(
     ]
 
 
+def _names_none_on_purpose(alternative: Alternative) -> bool:
+    """Whether it is the object of a class without fields, and no map: as with one that has some, nothing else is written."""
+    is_map = any(key in schema for schema in alternative for key in _MAP_KEYWORDS)
+    return not is_map and any("properties" in schema for schema in alternative)
+
+
 def _map_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, Any]]:
     """An object that names no property: any keys, one schema for all values."""
     least = max((int(schema.get("minProperties", 0)) for schema in alternative), default=0)
@@ -374,7 +381,7 @@ def _map_bodies(alternative: Alternative, shop: Workshop) -> list[dict[str, Any]
         else:
             parts.append(rest)
     # `properties: {p: false}` alone says nothing about other names, but no such name is ever written.
-    if most == 0 or is_closed or False in parts:
+    if most == 0 or is_closed or False in parts or (least == 0 and _names_none_on_purpose(alternative)):
         return [{"enum": [{}]}] if least == 0 else []
     unsure = [key for key, is_open in (("minProperties", least > 0), ("maxProperties", most < math.inf)) if is_open]
     if is_by_pattern:
