@@ -58,7 +58,9 @@ class ChildIdentity:
             return not poll.poll(0)
         if self._process is None:
             return False
-        with contextlib.suppress(OSError):
+        import psutil
+
+        with contextlib.suppress(OSError, psutil.Error):  # its parent may reap it between the two questions
             return bool(self._process.is_running() and self._process.status() != "zombie")
         return False
 
