@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from langchain_core import exceptions as langchain_errors
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 
 import localllama
@@ -112,3 +113,14 @@ def test_another_process_reads_them(script) -> None:
     )
     assert b"localllama.errors.ContextOverflowError" in answer.stdout
     assert answer.stdout.split()[-2:] == [b"10", b"shorten"]
+
+
+def test_counting_and_starting_raise_them_too(tmp_path) -> None:
+    llm = ChatLocalLlama(model=str(tmp_path / "nowhere.gguf"))
+    for ask in (
+        llm.start,
+        lambda: llm.get_token_ids("Hi"),
+        lambda: llm.get_num_tokens_from_messages([HumanMessage("Hi")]),
+    ):
+        with pytest.raises(langchain_errors.ModelNotFoundError):
+            ask()
