@@ -150,7 +150,6 @@ class EnvelopeReader:
 
     Attributes:
         n_complete_calls: Calls whose arguments are complete.
-        is_complete: The envelope is closed.
     """
 
     def __init__(self, arguments_key: str) -> None:
@@ -158,11 +157,6 @@ class EnvelopeReader:
         self._pieces = JSONPieceReader(raw_keys={arguments_key, RESULT_KEY})
         self._name = ""
         self.n_complete_calls = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the envelope is closed."""
-        return self._pieces.is_complete
 
     def feed(self, text: str, *, is_last: bool = False) -> tuple[str, tuple[ToolCallDelta, ...]]:  # noqa: ARG002
         """Take the next piece of the envelope.

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from localllama import ChatRequest, ConfigurationError, Message, ServerInfo, TemplateCapabilities, ToolSpec
+from localllama import ChatRequest, ConfigurationError, Message, ServerInfo, TemplateCapabilities, TextPart, ToolSpec
 from localllama._protocol.decoding import DecodingPlan, plan_decoding
 from localllama._protocol.prepared import PreparedSchemas
 from localllama._protocol.schemas import GenerationBounds
@@ -194,3 +194,20 @@ def test_a_schema_may_stand_where_any_server_of_the_kind_takes_it() -> None:
     ]
     made = [plan(ask(response_format=form), server(has_tools=False)) for form in forms]
     assert [each.schema for each in made] == [OBJECT] * 4
+
+
+def test_many_schemas_do_not_fill_the_memory_and_none_is_mistaken_for_another() -> None:
+    memo = PreparedSchemas()
+    for n in (*range(700), *range(700)):
+        form = memo.form(GenerationBounds())
+        assert form.schema({"const": n}) == {"$ref": "#/$defs/d1x", "$defs": {"d1x": {"enum": [n]}}}
+    assert len(memo._schemas) < 700
+
+
+def test_what_a_model_is_told_goes_behind_what_a_system_message_has() -> None:
+    parts = Message("system", (TextPart("Be brief."),))
+    request = ChatRequest((parts, Message("user", "Hi")), response_format=FORMAT)
+    told = plan(request, server(has_tools=False)).request.messages
+    assert [message.role for message in told] == ["system", "user"]
+    assert told[0].text.startswith("Be brief.")
+    assert "JSON" in told[0].text

@@ -78,3 +78,13 @@ def test_what_is_not_json_is_said(text: str) -> None:
     with pytest.raises(MalformedResponseError):
         reader.feed(text)
         reader.feed("}]}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r'{"a": "\ud83dx"}', r'{"a": "\ud83d\n"}', r'{"a": "\ud83d\ud83d\ude00"}', r'{"a": "\ude00"}', r'{"a": "\ud83d"}'],
+)
+def test_half_a_character_is_replaced_and_the_rest_stays(text: str) -> None:
+    strings, _, _ = added_up(list(JSONPieceReader(raw_keys=set()).feed(text)))
+    expected = json.loads(text)["a"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert strings[("a",)] == expected

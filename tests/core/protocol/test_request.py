@@ -233,3 +233,19 @@ def test_what_is_not_json_is_refused(value: Any) -> None:
 def test_malformed_arguments_in_the_history_are_quoted(arguments: str) -> None:
     (message,) = wire_messages([Message("assistant", tool_calls=(ToolCall("1", "f", arguments),))])
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"malformed_arguments": arguments}
+
+
+def test_a_raw_completion_is_sent_a_schema_as_its_grammar_and_a_wish_for_probabilities() -> None:
+    sampling = SamplingSettings.build({"json_schema": {"const": 7}, "logprobs": True})
+    body = build_completion_body("Once", sampling)
+    assert "json_schema" not in body
+    assert '"7"' in body["grammar"]
+    assert body["n_probs"] == 1
+    assert build_completion_body("Once", SamplingSettings.build({"logprobs": True, "top_logprobs": 4}))["n_probs"] == 4
+    assert "n_probs" not in build_completion_body("Once", SamplingSettings.build({"logprobs": False}))
+
+
+def test_what_is_no_part_of_a_message_is_refused() -> None:
+    content: Any = (TextPart("a"), b"bytes")
+    with pytest.raises(ConfigurationError, match="a bytes is not a part"):
+        wire_messages([Message("user", content)])

@@ -242,6 +242,8 @@ def test_alternatives(
         ({"type": "number", "minimum": 0.5, "maximum": 0.5}, [0.5], [0.6], {"minimum", "maximum"}, set()),
         ({"type": "number", "minimum": 1e20}, [1e20], [3], {"minimum"}, set()),
         ({"type": "number", "minimum": 0, "maximum": 1, "not": {"const": 0.5}}, [0.25], [0.5, 2], {"minimum", "maximum", "not"}, set()),
+        ({"anyOf": [{"type": "number", "multipleOf": 0.5, "minimum": 0.1, "maximum": 0.4}, {"const": 1}]}, [1], [0.2], {"multipleOf", "minimum", "maximum"}, set()),
+        ({"type": "number", "exclusiveMinimum": 0.1, "maximum": 0.4}, [0.2], [0.1, 0.5], {"exclusiveMinimum", "maximum"}, set()),
         ({"type": "integer", "not": {"const": 5}, "minimum": 0, "maximum": 9}, [4], [5], set(), set()),
         ({"type": "boolean", "not": {"const": True}}, [False], [True], set(), set()),
     ],
@@ -278,6 +280,12 @@ def test_references_and_older_words(
     schema: dict[str, Any], good: list[Any], bad: list[Any], left: set[str], left_in_repair: set[str]
 ) -> None:
     judge(schema, good, bad, left, left_in_repair)
+
+
+def test_what_only_a_closer_look_finds_impossible_is_left_to_the_check_in_both_forms() -> None:
+    prepared = prepare_schema({"type": "number", "multipleOf": 0.5, "minimum": 0.1, "maximum": 0.4})
+    assert prepared.for_repair == prepared.for_server == {"type": "number"}
+    assert {keyword for _, keyword in prepared.unenforced_in_repair} == {"multipleOf", "minimum", "maximum"}
 
 
 def test_a_reference_that_means_another_thing_on_another_way_is_left_to_the_check() -> None:
