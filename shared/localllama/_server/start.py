@@ -7,6 +7,7 @@ with every runtime, so it is raised at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -228,14 +229,14 @@ def _start_with(request: StartRequest, runtime: Runtime) -> StartedServer:
 
 
 def _start_at_an_address(request: StartRequest, runtime: Runtime, flags: frozenset[str]) -> StartedServer:
-    for attempt in range(_BIND_ATTEMPTS):
-        try:
+    # Between choosing a free port and the server's bind another program may take it.
+    for _ in range(_BIND_ATTEMPTS - 1):
+        with contextlib.suppress(_AddressTakenError):
             return _launch_and_wait(request, runtime, flags)
-        except _AddressTakenError as taken:
-            # Between choosing a free port and the server's bind another program may take it.
-            if attempt + 1 == _BIND_ATTEMPTS:
-                raise taken.error from taken
-    raise AssertionError("unreachable")
+    try:
+        return _launch_and_wait(request, runtime, flags)
+    except _AddressTakenError as taken:
+        raise taken.error from taken
 
 
 class _AddressTakenError(Exception):

@@ -80,6 +80,17 @@ def test_exit_code_and_removal_without_a_stop() -> None:
     assert server.stop() == ExitStatus(exit_code=5)
 
 
+def test_log_keeps_the_last_bytes() -> None:
+    lines = "i=0; while [ $i -lt 9 ]; do echo line $i; i=$((i+1)); read wait; done"
+    what = LaunchPlan(["/bin/sh", "-c", lines], dict(os.environ), make_private_directory(), log_bytes=15)
+    server = launch_in_job(what, JobOfProcesses())
+    for number in range(3):
+        wait_until(lambda number=number: f"line {number}\n" in server.log(), what=f"line {number}")  # type: ignore[misc]
+        os.write(server._lifelines[0], b"\n")  # type: ignore[attr-defined]
+    wait_until(lambda: server.log() == "line 2\nline 3\n", what="the last two lines")
+    server.stop()
+
+
 def test_dropped_handle_closes_the_job_and_the_process() -> None:
     kernel32 = JobOfProcesses()
     what = plan("exec sleep 1000")
