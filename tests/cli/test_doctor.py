@@ -83,7 +83,8 @@ def test_a_server_that_is_not_executable(command, micro_model: Path, bare: Path,
     server.chmod(0o644)
     code, found = _all_findings(command, "--model", str(micro_model))
     assert code == 1
-    assert _about(found, "runtime", "is not executable")["fix"] == f"chmod +x {server}"
+    (named,) = (item for item in found if item["fix"] == f"chmod +x {server}")
+    assert named["detail"] == f"{server} is not executable"
     monkeypatch.setenv("LOCALLLAMA_RUNTIME", str(server))
     code, found = _all_findings(command, "--model", str(micro_model))
     assert code == 1
