@@ -133,6 +133,8 @@ def test_arrays(
         {"oneOf": [{"type": "string"}, {"type": "string"}]},
         {"properties": {"a": False}, "required": ["a"]},
         {"items": {"$ref": "#/$defs/never"}, "minItems": 1, "$defs": {"never": NEVER}},
+        {"properties": {"a": {"$ref": "#/$defs/no"}}, "required": ["a"], "$defs": {"no": False}},
+        {"properties": {"a": NEVER, "b": {"type": "string", "enum": [1]}}, "required": ["a", "b"]},
     ],
 )
 def test_what_contradicts_itself_is_refused(schema: dict[str, Any]) -> None:
