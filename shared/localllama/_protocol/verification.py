@@ -29,7 +29,7 @@ class Fault:
         result: The answer.
         raw_text: What the model wrote, as one text.
         check: What the check found.
-        subject: What was checked: "the answer", or the arguments of a tool.
+        subject: What was checked: "the answer", or the call of a tool.
         spent: The tokens of the attempts before this one.
     """
 
@@ -131,7 +131,7 @@ def _call_fault(result: ChatResult, tools: Sequence[ToolSpec]) -> Fault | None:
         check = check_instance(parameters.get(call.name, {"not": {}}), call.arguments or "", is_text=True)
         if not check.is_valid:
             raw_text = "\n".join(map(_raw_text, result.tool_calls))
-            return Fault(result, raw_text, check, f"the arguments of the call of {call.name!r}")
+            return Fault(result, raw_text, check, f"the call of {call.name!r}")
     return None
 
 

@@ -128,7 +128,8 @@ class SharedServer:
     @property
     def state(self) -> ServerState:
         """The state at this moment; asks the child's status, never waits."""
-        started, starting, was_stopped = self._started, self._starting, self._was_stopped
+        # In this order, without a lock: a start that ends meanwhile has set the one before it clears the other.
+        starting, started, was_stopped = self._starting, self._started, self._was_stopped
         if starting is not None:
             return ServerState.STARTING
         if started is not None:
