@@ -18,7 +18,7 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from ._server.start import StartedServer
 
-__all__ = ["Glance", "card", "glance"]
+__all__ = ["Glance", "card", "glance", "memory_bytes"]
 
 _MEGABYTE = 1_000_000
 _QUANTIZATION_IN_NAME = re.compile(r"(?<![a-z0-9])(i?q[1-8]_[a-z0-9_]+|bf16|f16|f32)(?=\.gguf$|$)", re.IGNORECASE)
@@ -62,7 +62,7 @@ def glance(connection: Connection) -> Glance:
         quantization=info.quantization if info is not None else _quantization_in(settings, model),
         n_ctx=info.n_ctx if info is not None else settings.n_ctx,
         runtime=_runtime(settings, started),
-        memory_bytes=_memory_bytes(started),
+        memory_bytes=memory_bytes(started),
         tokens_per_second=tokens_per_second(connection.known_notes()),
     )
 
@@ -106,7 +106,8 @@ def _runtime(settings: ServerSettings, started: StartedServer | None) -> str | N
     return None if settings.base_url is not None else settings.runtime
 
 
-def _memory_bytes(started: StartedServer | None) -> int | None:
+def memory_bytes(started: StartedServer | None) -> int | None:
+    """What a server's process has in memory, the mapped model included."""
     if started is None:
         return None
     import psutil

@@ -9,7 +9,8 @@ import shlex
 import sys
 from typing import Any
 
-from ._card import glance
+from ._card import glance, memory_bytes
+from ._server.registry import running_servers
 from .client import LocalLlamaClient
 from .errors import ConfigurationError, MissingDependencyError
 from .settings import ServerSettings
@@ -48,7 +49,7 @@ class Magics:
         sys.stdout.write("\n")
 
     def localllama(self, line: str) -> None:
-        """`%localllama status` shows the servers of `%%llm`; `stop` stops them; `doctor [model]` says what is wrong here."""
+        """`%localllama status` shows the servers of this process; `stop` stops those of `%%llm`; `doctor [model]` what is wrong."""
         command, *arguments = shlex.split(line) or ["status"]
         if command == "doctor" and len(arguments) <= 1:
             _print_findings(arguments[0] if arguments else None)
@@ -62,16 +63,17 @@ class Magics:
         self._print_status()
 
     def _print_status(self) -> None:
-        if not self._clients:
-            sys.stdout.write("no model is in use\n")
-        for model, client in self._clients.items():
-            seen = glance(client._connection)
-            words = [f"runs, pid {seen.pid}" if seen.pid is not None else "not running"]
-            if seen.memory_bytes is not None:
-                words.append(f"{seen.memory_bytes / _MEGABYTE:.0f} MB")
-            if seen.tokens_per_second is not None:
-                words.append(f"{seen.tokens_per_second:.1f} tokens per second")
-            sys.stdout.write(f"{model}: {', '.join(words)}\n")
+        seen = {model: glance(client._connection) for model, client in self._clients.items()}
+        lines = [f"{model}: {_words(one.pid, one.memory_bytes, one.tokens_per_second)}" for model, one in seen.items()]
+        ours = {one.pid for one in seen.values()}
+        for started in running_servers():
+            if started.process.pid not in ours:
+                model = (
+                    started.model.path or started.model.name if started.model is not None else started.runtime.origin
+                )
+                words = _words(started.process.pid, memory_bytes(started), None)
+                lines.append(f"{model}: {words}, of other objects here: close() them to end it")
+        sys.stdout.write("\n".join(lines or ["no model is in use"]) + "\n")
 
     def stop(self) -> None:
         """Close every client; a server that other objects use goes on."""
@@ -87,6 +89,15 @@ class Magics:
         """Give the magics to IPython's shell."""
         shell.register_magic_function(self.llm, magic_kind="cell", magic_name="llm")
         shell.register_magic_function(self.localllama, magic_kind="line", magic_name="localllama")
+
+
+def _words(pid: int | None, n_bytes: int | None, speed: float | None) -> str:
+    words = [f"runs, pid {pid}" if pid is not None else "not running"]
+    if n_bytes is not None:
+        words.append(f"{n_bytes / _MEGABYTE:.0f} MB")
+    if speed is not None:
+        words.append(f"{speed:.1f} tokens per second")
+    return ", ".join(words)
 
 
 def _print_findings(model: str | None) -> None:

@@ -14,13 +14,16 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllama.errors import ClientClosedError
 
 from .shared_server import SharedServer, Starter, refuse_starts
 
-__all__ = ["Lease", "acquire_lease"]
+if TYPE_CHECKING:
+    from .start import StartedServer
+
+__all__ = ["Lease", "acquire_lease", "running_servers"]
 
 
 class Lease:
@@ -134,10 +137,12 @@ class _Registry:
             if not server.is_wanted and self._servers.get(server.key) is server:
                 self._servers.pop(server.key, None)
 
+    def running(self) -> list[StartedServer]:
+        return [started for server in list(self._servers.values()) if (started := server.running()) is not None]
+
     def stop_all(self) -> None:
         servers = list(self._servers.values())
-        running = [started for server in servers if (started := server.running()) is not None]
-        for started in running:
+        for started in self.running():
             started.process.abandon()
         for server in servers:
             server.stop()
@@ -150,6 +155,11 @@ _all_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
 def acquire_lease(key: str, starter: Starter, idle_timeout_seconds: float | None) -> Lease:
     """A lease on the server of this key; nothing is started."""
     return Lease(key, starter, idle_timeout_seconds)
+
+
+def running_servers() -> list[StartedServer]:
+    """The servers of this process that run, whoever holds them."""
+    return _registry.running()
 
 
 def _at_exit() -> None:

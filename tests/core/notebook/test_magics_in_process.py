@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,15 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import localllama
-from localllama import ConfigurationError, MissingDependencyError
+from localllama import ConfigurationError, LocalLlamaClient, MissingDependencyError, ServerSettings
+from localllama._server.registry import running_servers
+from support.waiting import wait_until
 
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    gc.collect()  # servers that garbage of other tests still holds
+    wait_until(lambda: not running_servers(), what="the end of the servers of other tests")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     config = Config()
     config.HistoryManager.enabled = False
@@ -47,6 +52,19 @@ def test_each_model_has_its_server_until_the_extension_is_unloaded(
     assert all("runs, pid" in line and "tokens per second" in line for line in lines)
     shell.extension_manager.unload_extension("localllama")
     assert localllama._magics == []
+    assert status(shell, capsys) == ["no model is in use"]
+
+
+def test_servers_of_other_objects_are_told_and_left(
+    shell: InteractiveShell, micro_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LocalLlamaClient(ServerSettings(model=str(micro_model), n_ctx=256)) as client:
+        client.tokenize("Hello")
+        shell.run_line_magic("localllama", "stop")
+        (line,) = status(shell, capsys)
+        assert line.startswith(f"{micro_model}: runs, pid {client.server_pid}, ")
+        assert line.endswith("of other objects here: close() them to end it")
+        assert client.is_running
     assert status(shell, capsys) == ["no model is in use"]
 
 
