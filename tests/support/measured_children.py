@@ -27,6 +27,10 @@ _PACKAGE = str(Path(localllama.__file__).parent)
 
 _MEASURED = """
 import os, sys, threading
+try:
+    os.getcwd()
+except FileNotFoundError:
+    os.chdir("/")  # coverage cannot live without
 sys.path.append({packages!r})
 import coverage
 sys.path.remove({packages!r})
@@ -64,6 +68,12 @@ finally:
     save_at_the_end()
 """
 
+_SHELL = """#!/bin/sh
+[ "$3" = -c ] && exec "{python}" "$@"
+shift 2
+exec "{python}" -I -S "{measured}" "$@"
+"""
+
 
 @functools.cache
 def _supervisor(platform: str, data_file: str) -> str:
@@ -78,10 +88,10 @@ def _measurement(data_file: str) -> str:
 
 @functools.cache
 def _python(directory: Path, data_file: str) -> str:
-    """A program that runs `-I -S FILE ARGUMENTS...` as Python does, measured."""
+    """A program that runs `-I -S FILE ARGUMENTS...` as Python does, measured; and `-I -S -c TEXT`, not measured."""
     (directory / "measured.py").write_text(_measurement(data_file) + _SERVER)
     program = directory / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    program.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -I -S "{directory}/measured.py" "$@"\n')
+    program.write_text(_SHELL.format(python=sys.executable, measured=directory / "measured.py"))
     program.chmod(0o755)
     return str(program)
 
