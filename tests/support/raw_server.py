@@ -151,7 +151,10 @@ def _has_left(connection: socket.socket, seconds: float, is_over: threading.Even
         if left <= 0:
             return False
         if select.select([connection], [], [], min(left, 0.02))[0]:
-            return not connection.recv(1)
+            try:
+                return not connection.recv(1)
+            except ConnectionError:  # it left with something unread
+                return True
     return False
 
 

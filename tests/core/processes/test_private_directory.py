@@ -35,6 +35,19 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(path)
 
 
+@pytest.mark.parametrize("name", [None, "lock.new"])
+def test_what_a_maker_left_who_was_killed_before_the_lock_is_removed_later(base: Path, name: str | None) -> None:
+    left = base / "localllama-0123456789"
+    left.mkdir(mode=0o700)
+    if name:
+        (left / name).touch(mode=0o600)
+    make_private_directory()
+    assert left.exists(), "its maker may be between two lines"
+    os.utime(left, (0, 0))
+    make_private_directory()
+    assert not left.exists()
+
+
 def test_only_its_user_can_enter_and_a_socket_fits(base: Path) -> None:
     umask = os.umask(0)
     try:
