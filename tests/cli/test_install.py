@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -238,6 +240,19 @@ def test_an_interrupted_installer_may_clean_up(told, environ: dict[str, str], tm
     terminal.expect("Interrupted.")
     assert terminal.wait() == 130
     terminal.close()
+    assert cleaned.exists()
+
+
+def test_an_interrupt_while_an_installer_begins_lets_it_clean_up_too(tmp_path: Path, monkeypatch) -> None:
+    class Begun(subprocess.Popen):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    cleaned = tmp_path / "cleaned"
+    with pytest.raises(KeyboardInterrupt):
+        installing._run(["/bin/sh", "-c", f"sleep 0.3; echo > {cleaned}"])
     assert cleaned.exists()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -76,18 +79,35 @@ def _ask(question: Sequence[str]) -> tuple[int, str]:
 def _run(command: Sequence[str]) -> int:
     # Its output goes where ours goes, so that whoever waits sees what is going on. It gets no input. In an empty directory,
     # since "python -m pip" would import a `pip` from the current one.
+    process: subprocess.Popen[bytes] | None = None
     with TemporaryDirectory() as empty:
         try:
-            process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, cwd=empty)
+            with _interrupted_later():
+                process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, cwd=empty)
+            return process.wait()
         except OSError as error:
             errors().print(f"{command[0]}: {error.strerror or error}", style="red", markup=False)
             return NOT_STARTED
-        with process:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
+        except KeyboardInterrupt:
+            if process is not None:
                 _let_end(process, command[0])
-                raise
+            raise
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Put a Ctrl-C off until the block has ended: in the middle of `Popen` it would lose the process that has begun."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _let_end(process: subprocess.Popen[bytes], program: str) -> None:

@@ -112,7 +112,9 @@ def test_every_setting_is_accepted(endpoint: Endpoint) -> None:
 def test_a_schema_and_a_grammar(endpoint: Endpoint) -> None:
     for sampling in ({"json_schema": {"const": "yes"}}, {"grammar": r'root ::= "\"yes\""'}):
         parser = ChatStreamParser()
-        list(HTTPTransport(endpoint).stream(CHAT, body(max_tokens=20, **sampling), parser, LIMITS))
+        list(
+            HTTPTransport(endpoint).stream(CHAT, body(max_tokens=60, **sampling), parser, LIMITS)
+        )  # llama.cpp lets 22 blanks follow
         assert (parser.result().text, parser.result().finish_reason) == ('"yes"', "stop")
 
 
