@@ -31,7 +31,7 @@ from localllama._server import auto_install
 from support.fake_llama_server import Behaviour, make_fake_llama_server
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the methods of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on Linux only: its package managers")
 
 HELLO = ChatRequest((Message("user", "Hello"),))
 MakeSettings = Callable[..., ServerSettings]

@@ -281,7 +281,8 @@ def test_an_update_fetches_a_newer_file_once(hub: FakeHub, tmp_path: Path) -> No
     assert hub.starts() == [0, 0]
 
 
-def test_a_killed_pull_leaves_no_model_and_the_next_one_ends_right(hub: FakeHub, tmp_path: Path) -> None:
+def kill_a_pull(hub: FakeHub, tmp_path: Path) -> None:
+    """Pull until the first piece is on disk, and end that by SIGKILL."""
     hub.hold = threading.Event()
     hub.cuts.append(CHUNK + 100)
     process = pull(hub, tmp_path)
@@ -291,10 +292,22 @@ def test_a_killed_pull_leaves_no_model_and_the_next_one_ends_right(hub: FakeHub,
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         hub.hold.set()
+
+
+def test_a_killed_pull_leaves_no_model_and_the_next_one_ends_right(hub: FakeHub, tmp_path: Path) -> None:
+    kill_a_pull(hub, tmp_path)
     assert fetch(hub, BIG_FILE, tmp_path, HF_HUB_OFFLINE="1").located is None
     assert pulled(pull(hub, tmp_path)) == BIG
     assert hub.starts() == [0, CHUNK]
     assert not list(tmp_path.rglob("*.incomplete"))
+
+
+def test_a_pull_that_was_killed_when_all_had_come_fetches_nothing(hub: FakeHub, tmp_path: Path) -> None:
+    kill_a_pull(hub, tmp_path)
+    (part,) = tmp_path.rglob("*.incomplete")
+    part.write_bytes(BIG)
+    assert pulled(pull(hub, tmp_path)) == BIG
+    assert hub.starts() == [0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal of Ctrl-C for one process")

@@ -140,18 +140,6 @@ def test_a_cancelled_task_leaves_at_once(tmp_path: Path, head: list[Any]) -> Non
         asyncio.run(run())
 
 
-def test_an_async_generator_that_is_closed_leaves_at_once(tmp_path: Path) -> None:
-    with raw_server(tmp_path, [HELLO, STALL]) as server:
-
-        async def run() -> None:
-            stream = AsyncHTTPTransport(server.endpoint).stream(CHAT, {}, ChatStreamParser(), NO_LIMITS)
-            assert (await anext(stream)).text == "Hello"
-            await stream.aclose()
-            await asyncio.to_thread(server.wait_until_left)
-
-        asyncio.run(run())
-
-
 def test_wait_for_around_a_stream(tmp_path: Path) -> None:
     with raw_server(tmp_path, [HELLO, STALL]) as server:
 
