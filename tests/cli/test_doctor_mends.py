@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,23 +10,14 @@ import pytest
 
 from localllama._runtime import resolve
 from support.fake_llama_server import Behaviour, make_fake_llama_server
+from support.file_server import served
 
 
 @pytest.fixture
 def address(micro_model: Path) -> Iterator[str]:
     """A URL of the micro model."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Tests say nothing."""
-
-    files = functools.partial(Quiet, directory=str(micro_model.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/{micro_model.name}"
-        server.shutdown()
-        thread.join()
+    with served(micro_model) as url:
+        yield url
 
 
 def test_a_missing_model_is_fetched_and_answers(command, address: str, tmp_path: Path, monkeypatch) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localllama import StartProgress, _start_bar
+from support.file_server import served
 from support.notebook import Notebook
 
 AT_ONCE = "from localllama import _start_bar; _start_bar._DELAY_SECONDS = 0"
@@ -33,17 +31,9 @@ with LocalLlamaClient(ServerSettings(model=sys.argv[1]), sampling=SamplingSettin
 
 @pytest.fixture
 def address(micro_model: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Tests say nothing."""
-
-    files = functools.partial(Quiet, directory=str(micro_model.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/{micro_model.name}"
-        server.shutdown()
-        thread.join()
+    """A URL of the micro model."""
+    with served(micro_model) as url:
+        yield url
 
 
 def test_a_cell_shows_how_far_the_fetch_and_the_start_are(notebook: Notebook, address: str, tmp_path: Path) -> None:
