@@ -221,16 +221,15 @@ class _ProgramAnswer:
                 self._outcome = run.outcome()
             except ProgramError as error:
                 if given or not n_left or not error.is_unexplained:
+                    yield _beyond(text + run.rest, given)[0]
                     raise
                 self.close()
                 continue
             if self._program.is_whole(self._outcome):
-                fresh, given = _beyond(text + self._outcome.rest, given)
-                if fresh:
-                    yield fresh
+                yield _whole(text + run.rest, given)
                 return
             self.close()
-        if given or self._outcome.rest or not self._program.may_be_silent:
+        if given or run.rest or not self._program.may_be_silent:
             message = f"exited with code 0 and without the end of its answer, {MOST_RUNS} times"
             raise ProgramError(message, exit_code=0, stderr=run.stderr())
 
@@ -254,6 +253,14 @@ def _beyond(text: str, given: str) -> tuple[str, str]:
     if not (text.startswith(given) or given.startswith(text)):
         raise ProgramError("lost the end of its answer, and wrote another one when it was run again", exit_code=0)
     return text[len(given) :], max(text, given, key=len)
+
+
+def _whole(text: str, given: str) -> str:
+    """What is missing of a text that is whole."""
+    fresh, given = _beyond(text, given)
+    if given != text:
+        raise ProgramError("lost the end of its answer, and wrote a shorter one when it was run again", exit_code=0)
+    return fresh
 
 
 def _with_end(texts: Iterator[str]) -> Iterator[str | None]:

@@ -27,6 +27,7 @@ __all__ = ["CallerLeftError", "Outcome", "Program", "ProgramError", "Run"]
 _KEPT_LOG_BYTES = 8 * 1024 * 1024  # of each end; what a program says in a crash is less
 _READ_BYTES = 16384
 _LAST_WORDS_SECONDS = 5.0
+_HELD_SECONDS = 0.1
 _SWITCHES = ("--no-escape", "-no-cnv", "--no-display-prompt", "--simple-io", "--no-warmup", "--no-context-shift")
 _CHAT_SWITCHES = ("--no-escape", "--single-turn", "--simple-io", "--no-show-timings", "--no-warmup")
 # One slot; and the level at which the counts of tokens are said.
@@ -89,13 +90,11 @@ class Outcome:
         is_ended_by_model: The model ended it; else a limit did.
         counters: The program's own.
         has_end: The output ended as that of this program does.
-        rest: What may be the end of the text, or of the program's own words, where it did not.
     """
 
     is_ended_by_model: bool
     counters: Counters
     has_end: bool = True
-    rest: str = ""
 
 
 class _Log:
@@ -128,6 +127,9 @@ class Run:
         reader: Reads its output.
         work: Its directory, removed in the end.
 
+    Attributes:
+        rest: What it wrote last, which is of the answer only if all of that came; see `Program.is_whole`.
+
     Raises:
         ProgramError: It cannot be started.
     """
@@ -135,6 +137,7 @@ class Run:
     def __init__(self, arguments: list[str], reader: OutputReader, work: Path) -> None:
         self._reader = reader
         self._work = work
+        self.rest = ""
         self._events: queue.Queue[tuple[str, bytes]] = queue.Queue(maxsize=256)
         self._log = _Log()
         try:
@@ -157,16 +160,27 @@ class Run:
         self._kill()
 
     def texts(self) -> Iterator[str]:
-        """The pieces of the answer as the program prints them."""
+        """The pieces of the answer as the program prints them. The last one stays in `rest`, if the end follows at once.
+
+        The C library flushes streams at the end without a lock, "underneath" a thread that is printing (glibc's
+        `_IO_cleanup`). So a program that does not wait for its printing thread may write its last piece twice, and only
+        its outcome tells whether it waited.
+        """
         while True:
-            kind, data = self._events.get()
+            try:
+                kind, data = self._events.get(timeout=_HELD_SECONDS if self.rest else None)
+            except queue.Empty:
+                kind, data = "data", b""
             if kind == "left":
                 raise CallerLeftError
             text = self._reader.feed(data, is_last=kind == "end")
-            if text:
-                yield text
             if kind == "end":
+                self.rest += text + self._reader.rest
                 return
+            if text or not data:
+                held, self.rest = self.rest, text
+                if held:
+                    yield held
 
     def outcome(self) -> Outcome:
         """Wait for the end and judge it.
@@ -187,7 +201,7 @@ class Run:
             raise ProgramError(f"failed: {error}", exit_code=status, stderr=f"{log}\n{error}\n")
         if status != 0 or _CANCELLED in log:
             raise _failure(status, log)
-        return Outcome(self._reader.is_ended_by_model, counters, self._reader.has_end, self._reader.rest)
+        return Outcome(self._reader.is_ended_by_model, counters, self._reader.has_end)
 
     def stderr(self) -> str:
         """What the program said so far."""

@@ -268,6 +268,31 @@ elif n == 2:
     assert marker.read_text() == "4"
 
 
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_a_last_piece_that_was_written_twice_is_no_part_of_the_answer(
+    micro_model: Path, tmp_path: Path, pause: float
+) -> None:
+    """As a program does whose exit flushes what its thread is printing: seen with llama-completion b11434, under load."""
+    marker = tmp_path / "has run"
+    body = f"""
+if is_trial or os.path.exists({str(marker)!r}):
+    out.write(b"abc\\n\\n")
+    sys.stderr.write("{COUNTERS}")
+else:
+    open({str(marker)!r}, "w").close()
+    out.write(b"abc"); out.flush()
+    out.write(b"c"); out.flush()
+    time.sleep({pause})
+"""
+    program = make_one_shot_program(tmp_path, body, fails_trial=True)
+    with LocalLlamaClient(settings_for(micro_model, program, "twice")) as client:
+        if pause:
+            with pytest.raises(ProgramFailedError, match="wrote a shorter one when it was run again"):
+                client.chat(HELLO)
+        else:
+            assert client.chat(HELLO).text == "abc"
+
+
 def test_another_text_in_the_second_run_is_not_put_behind_the_first(micro_model: Path, tmp_path: Path) -> None:
     """Nothing promises that a program writes the same twice, even with the same seed."""
     marker = tmp_path / "has run"
@@ -277,7 +302,9 @@ if is_trial:
     sys.stderr.write("{COUNTERS}")
 elif not os.path.exists({str(marker)!r}):
     open({str(marker)!r}, "w").close()
-    out.write(b"one two")
+    out.write(b"one "); out.flush()
+    time.sleep(0.5)
+    out.write(b"two")
 else:
     out.write(b"uno due\\n\\n")
     sys.stderr.write("{COUNTERS}")
