@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,11 @@ def no_process_left() -> Iterator[None]:
         children = psutil.Process().children(recursive=True)
         return [p for p in children if p.pid not in before and _is_server(p)]
 
-    wait_until(lambda: not left(), seconds=5, what="the end of every server that the test started")
+    try:
+        wait_until(lambda: not left(), seconds=5, what="the end of every server that the test started")
+    except AssertionError as error:
+        what = ["pid", "ppid", "status", "create_time", "cmdline"]
+        raise AssertionError(f"{error}: {[p.as_dict(what) for p in left()]}, {threading.enumerate()}") from None
 
 
 def _is_server(process: psutil.Process) -> bool:
