@@ -82,6 +82,7 @@ class ChatLocalLlama(LocalLlamaParameters):
         stop: Strings that end the answer.
         timeout: Most seconds of one call. Default: no limit of the whole call.
         max_retries: How often a call is tried again where that is surely safe. Default 2.
+        streaming: Let `invoke` generate as a stream too, so that callbacks see each token. Default False.
         ...: And all of `localllama.ServerOptions` and `localllama.SamplingOptions`.
 
     Raises:

@@ -25,7 +25,7 @@
     │       ├── BadRequestError
     │       │   ├── ContextOverflowError            has `.n_prompt_tokens` and `.n_ctx`
     │       │   └── ChatTemplateError               the model's template refused these messages
-    │       ├── AnswerParseError                llama.cpp could not parse what the model wrote, and dropped it
+    │       ├── AnswerParseError                    llama.cpp could not parse what the model wrote, and dropped it
     │       ├── AuthenticationError
     │       ├── EndpointNotFoundError
     │       ├── FeatureDisabledError                this server was started without what the call needs
