@@ -7,7 +7,6 @@ Each test has a cassette of its own in `cassettes/`, named after it; `@pytest.ma
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from vcr import VCR
 from vcr.cassette import Cassette
 from vcr.request import Request
 
-from support.cassettes import Player, Serializer, install
+from support.cassettes import Player, Serializer, install, without_indents
 from support.recording import Stage, StagedServer, staged_server
 
 BASE_URL = "http://localllama"
@@ -31,9 +30,7 @@ def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
 
 
 def _is_same_but_indents(one: Request, other: Request) -> bool:
-    """Python 3.13 takes the indent out of docstrings, and so out of the descriptions of tools that are functions."""
-    one_body, other_body = (re.sub(rb"(\\n) +", rb"\1", _canonical(each)) for each in (one, other))
-    return one_body == other_body
+    return without_indents(_canonical(one)) == without_indents(_canonical(other))
 
 
 def _canonical(request: Request) -> bytes:

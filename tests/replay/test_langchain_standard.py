@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import base
+from langchain_core.runnables.config import get_executor_for_config
 
 from support.standard_suite import CACHED_PROMPT, SMOLLM2_WORDS, StandardSuite
 
@@ -19,6 +21,15 @@ def vcr_config(vcr_config: dict[str, Any], request: pytest.FixtureRequest) -> di
     # There the same question is asked twice, and the second answer tells what the first one left in the cache.
     is_asked_again = "usage_metadata" in request.node.name
     return {**vcr_config, "allow_playback_repeats": not is_asked_again}
+
+
+@pytest.fixture(autouse=True)
+def batches_in_order(monkeypatch: pytest.MonkeyPatch, record_mode: str) -> None:
+    """Which thread of a batch asks first is chance, and what it asks stays in the server's cache for the next one."""
+    if record_mode != "none":
+        monkeypatch.setattr(
+            base, "get_executor_for_config", lambda config: get_executor_for_config({"max_concurrency": 1})
+        )
 
 
 class TestStandard(StandardSuite):

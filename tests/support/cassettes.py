@@ -27,7 +27,7 @@ from vcr.request import Request
 
 from localllama._transports import connection
 
-__all__ = ["Live", "Player", "Serializer", "install"]
+__all__ = ["Live", "Player", "Serializer", "install", "without_indents"]
 
 ENDING = "X-Recorded-Ending"
 REFUSED, BROKE_OFF = "refused", "broke off"
@@ -62,6 +62,8 @@ class Player:
         """The recorded answer; httpcore's error where none came."""
         # The body is one piece of bytes, so reading it here takes nothing away.
         body = request.read()
+        if self._live is not None:
+            body = without_indents(body)
         kind = request.headers.get("Content-Type")
         asked = Request(request.method, str(request.url), body, {"Content-Type": kind} if kind else {})
         with self._lock:
@@ -101,6 +103,11 @@ class Player:
     def _was_last(self, asked: Request, status: int) -> bool:
         last = self._cassette.data[-1:]
         return any(request.body == asked.body and response["status"]["code"] == status for request, response in last)
+
+
+def without_indents(body: bytes) -> bytes:
+    """Python 3.13 takes the indent out of docstrings, and so out of the descriptions of tools that are functions."""
+    return re.sub(rb"(\\n) +", rb"\1", body)
 
 
 def _ending(stored: Stored) -> str | None:
