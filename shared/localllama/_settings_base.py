@@ -14,9 +14,28 @@ from .errors import ConfigurationError
 __all__ = ["FrozenSettings", "PathText", "configuration_error", "nearest_name_hint"]
 
 
+_NAMES_ELSEWHERE = {
+    "context_window": "n_ctx",
+    "keep_alive": "idle_timeout_seconds",
+    "max_new_tokens": "max_tokens",
+    "model_path": "model",
+    "model_url": "model",
+    "num_ctx": "n_ctx",
+    "num_gpu": "n_gpu_layers",
+    "num_predict": "max_tokens",
+    "num_thread": "n_threads",
+    "request_timeout": "timeout",
+    "thinking": "reasoning",
+}
+"""What the classes for Ollama and llama-cpp-python call a thing, and what it is called here."""
+
+
 def nearest_name_hint(name: str, names: Iterable[str]) -> str | None:
-    """The real name nearest to a misspelt one, or None if none is near."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    """The real name nearest to a misspelt one, or to that of another package; None if none is near."""
+    known = list(names)
+    if _NAMES_ELSEWHERE.get(name) in known:
+        return _NAMES_ELSEWHERE[name]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return close[0] if close else None
 
 

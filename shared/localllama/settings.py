@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validat
 
 from ._settings_base import FrozenSettings, configuration_error, nearest_name_hint
 from ._settings_base import PathText as PathText  # noqa: PLC0414  # for the wrappers, no name of the package
+from .errors import ConfigurationError
 
 __all__ = [
     "DEFAULT_N_CTX",
@@ -76,6 +77,13 @@ def _on_or_off(value: Any) -> Any:
     return ("on" if value else "off") if isinstance(value, bool) else value
 
 
+def _gpu_layers(value: Any) -> Any:
+    if value == -1 and not isinstance(value, bool):
+        # Otherwise pydantic names the two forms of the type, of which neither helps.
+        raise ValueError('llama-cpp-python means all layers by -1; here that is "all"')
+    return value
+
+
 _HEX_LENGTH = 32
 
 
@@ -130,7 +138,9 @@ class ServerOptions(BaseModel):
     allow_open_port: bool = True
     allow_mock: bool = False
     n_ctx: int | None = Field(default=None, ge=1)
-    n_gpu_layers: Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None = None
+    n_gpu_layers: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None, BeforeValidator(_gpu_layers)
+    ] = None
     n_threads: int | None = Field(default=None, ge=1)
     n_threads_batch: int | None = Field(default=None, ge=1)
     n_batch: int = Field(default=512, ge=1)
@@ -335,6 +345,12 @@ class SamplingSettings(SamplingOptions, FrozenSettings):
         effective = {
             name: value for name, value in changes.items() if value is not None or name not in type(self).model_fields
         }
+        for name in effective:
+            if name in ServerSettings.model_fields and name not in type(self).model_fields:
+                raise ConfigurationError(
+                    f"{name} belongs to the server and cannot change from call to call",
+                    hint="Give it where the object is made.",
+                )
         if not effective:
             return self
         merged: SamplingSettings = self.with_changes(effective)

@@ -53,6 +53,13 @@ def test_a_wrong_argument_is_refused_at_once(arguments: dict[str, Any], message:
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("name", ["n_ctx", "model", "n_gpu_layers"])
+def test_what_belongs_to_the_server_cannot_be_given_to_a_call(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} belongs to the server") as caught:
+        LocalLlama(**TYPED)._split({name: 1})
+    assert caught.value.hint == "Give it where the object is made."
+
+
 def test_a_wrong_assignment_is_refused_at_once() -> None:
     llm = LocalLlama(**TYPED)
     with pytest.raises(ValueError, match="temprature"):
