@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = ("bug", "feature")
+ATTRIBUTES = {  # what GitHub's schema of issue forms takes
+    "markdown": {"value"},
+    "input": {"label", "description", "placeholder", "value"},
+    "textarea": {"label", "description", "placeholder", "value", "render"},
+}
 
 
 def read(name: str) -> Any:
@@ -20,9 +26,16 @@ def read(name: str) -> Any:
 def test_issue_form(name: str) -> None:
     form = read(f".github/ISSUE_TEMPLATE/{name}.yml")
     assert {"name", "description", "body"} <= set(form)
+    assert set(form) <= {"name", "description", "body", "assignees", "labels", "title", "type", "projects"}
+    assert all(isinstance(label, str) for label in form["labels"])
+    for field in form["body"]:
+        assert set(field) <= {"type", "id", "attributes", "validations"}
+        assert set(field["attributes"]) <= ATTRIBUTES[field["type"]]
+        assert set(field.get("validations", {})) <= {"required"}
     fields = [field for field in form["body"] if field["type"] != "markdown"]
-    ids = [field["id"] for field in fields]
-    assert len(ids) == len(set(ids))
+    for unique in ([field["id"] for field in fields], [field["attributes"]["label"] for field in fields]):
+        assert len(unique) == len(set(unique))
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", field["id"]) for field in fields)
     assert all(field["type"] in {"textarea", "input"} and field["attributes"]["label"] for field in fields)
     assert "localllama doctor --json" in [field["attributes"]["label"] for field in fields]
 
