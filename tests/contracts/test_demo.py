@@ -51,20 +51,30 @@ def test_demo_answers_through_both_frameworks(micro_model: Path) -> None:
     assert "\r" not in err, "control characters where there is no terminal"
 
 
-def test_ctrl_c_ends_the_demo_and_its_server(micro_model: Path) -> None:
-    demo = _start(micro_model)
+def _interrupted(model: Path) -> tuple[int, str, list[ProcessIdentity]]:
+    """The demo's exit code after a Ctrl-C while it answers, what it said, and the processes of its server."""
+    demo = _start(model)
     try:
         assert demo.stdout is not None
         wait_until(lambda: psutil.Process(demo.pid).children(recursive=True), seconds=60, what="the server's start")
         assert demo.stdout.readline().startswith("Model: ")
         servers = [ProcessIdentity.of(child.pid) for child in psutil.Process(demo.pid).children(recursive=True)]
-        assert len(servers) >= 2, "a supervisor and a server"
         os.kill(demo.pid, signal.SIGINT)
         _, err = demo.communicate(timeout=60)
     finally:
         demo.kill()
-    assert demo.returncode == 130, err
+    return demo.returncode, err, servers
+
+
+def test_ctrl_c_ends_the_demo_and_its_server(micro_model: Path) -> None:
+    for _ in range(5):
+        code, err, servers = _interrupted(micro_model)
+        # Python loses an interrupt that comes within a weak reference's callback, as an import has them.
+        if "Exception ignored in" not in err:
+            break
+    assert code == 130, err
     assert "Traceback" not in err
+    assert len(servers) >= 2, "a supervisor and a server"
     wait_until(lambda: not any(server.is_alive() for server in servers), seconds=5, what="the end of the server")
 
 
