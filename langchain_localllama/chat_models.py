@@ -71,6 +71,9 @@ class ChatLocalLlama(LocalLlamaParameters):
     `max_tokens`, `stop`, `seed`, `top_k`, `grammar`, `reasoning`, `extra_body`, ...) can be given to a single call too, as
     can `timeout` and `model`: another model gets a server of its own. An unknown name is refused.
 
+    The arguments are all those of `localllama.ServerOptions` and `localllama.SamplingOptions`, of which the commonest are named
+    here, those of LangChain's `BaseChatModel`, and `timeout`, `max_retries` and `streaming`.
+
     Args:
         model: A path, a catalog name such as "smollm2-135m", or "owner/repo:QUANT" on Hugging Face. Default: the
             environment variable `LOCALLLAMA_MODEL`.
@@ -83,7 +86,6 @@ class ChatLocalLlama(LocalLlamaParameters):
         timeout: Most seconds of one call. Default: no limit of the whole call.
         max_retries: How often a call is tried again where that is surely safe. Default 2.
         streaming: Let `invoke` generate as a stream too, so that callbacks see each token. Default False.
-        ...: And all of `localllama.ServerOptions` and `localllama.SamplingOptions`.
 
     Raises:
         ConfigurationError: An argument is unknown or out of range; the message names it, the hint the remedy.

@@ -125,8 +125,9 @@ class ServerOptions(BaseModel):
         draft_min: Fewest tokens it proposes at once.
         extra_args: Further arguments for llama-server, as on its command line.
         env: Further environment variables of the server, such as `CUDA_VISIBLE_DEVICES`.
-        listen: "unix" (a socket file that only this user can reach), "tcp" (loopback, a random port and key) or "auto".
-        start_timeout_seconds: How long the server may load before it is given up.
+        listen: "unix" (a socket file that only this user can reach), "tcp" (loopback, a random port and key) or "auto", the
+            default: "unix" wherever there is one.
+        start_timeout_seconds: How long the server may load before it is given up. Default 600.
         idle_timeout_seconds: Stop the server after this long without a request; None keeps it warm.
         base_url: Use this llama-server instead of one of our own; nothing is started.
         api_key: The key for `base_url`.
@@ -177,11 +178,12 @@ def _check_base_url(url: str) -> None:
 class ServerSettings(ServerOptions, FrozenSettings):
     """How the model is served. Objects with equal settings share one server within a process.
 
+    The fields are all those of `ServerOptions`, and these:
+
     Attributes:
         chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
         reasoning: "off" tells a thinking model to answer at once, "on" to think, "auto" leaves it to the template.
         reasoning_budget: Most tokens of thinking; -1 is no limit.
-        ...: And all of `ServerOptions`.
     """
 
     chat_template_kwargs: dict[str, Any] | None = None
@@ -320,9 +322,10 @@ class SamplingOptions(BaseModel):
 class SamplingSettings(SamplingOptions, FrozenSettings):
     """The parameters of one generation, as `/v1/chat/completions` of llama-server takes them.
 
+    The fields are all those of `SamplingOptions`, and this one:
+
     Attributes:
         lora: Scales of LoRA adapters for this call, by id.
-        ...: And all of `SamplingOptions`.
     """
 
     lora: tuple[dict[str, Any], ...] | None = None

@@ -170,7 +170,7 @@ class ChatRequest:
         max_repairs: How often `chat` asks the model to repair such an answer. A stream, whose text was seen, is never
             repaired.
         finds_leaked_calls: Where the template's own syntax is used, also look in the text for calls that the server's parser
-            missed; `localllama._protocol.leaked_calls.recognised_calls` is the rule.
+            missed.
     """
 
     messages: tuple[Message, ...]
