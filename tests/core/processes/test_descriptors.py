@@ -1,4 +1,4 @@
-"""Hosts that close every descriptor they find, as programs do that turn into daemons."""
+"""Hosts that close every descriptor they find, as programs do that turn into daemons; and what we hold of theirs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from localllama._processes.descriptors import Descriptor
+from localllama._processes.private_directory import make_private_directory
+from localllama._processes.process import LaunchPlan, launch
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX descriptors")
 
@@ -62,3 +66,19 @@ def test_a_number_that_is_anothers_is_none(tmp_path: Path) -> None:
         os.fstat(reading)
     os.close(reading)
     assert Descriptor().number == -1
+
+
+def test_the_working_directory_is_not_held_by_who_watches_over_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor lives as long as the server; a disk that it stood on could not be unmounted."""
+    monkeypatch.chdir(tmp_path)
+    server = launch(LaunchPlan(["sleep", "1000"], {"PATH": "/bin:/usr/bin"}, make_private_directory()))
+    try:
+        process = psutil.Process(server.pid)
+        supervisor = process.parent()
+        assert supervisor is not None
+        assert process.cwd() == str(tmp_path), "relative paths mean what they mean to the owner"
+        wait_until(lambda: supervisor.cwd() == "/", what="the supervisor to leave the directory")
+    finally:
+        server.stop()

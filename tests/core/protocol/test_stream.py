@@ -234,6 +234,16 @@ def test_timings_in_every_chunk_come_out_once() -> None:
     assert sum(chunk.timings is not None for chunk in chunks) == 1
 
 
+def test_timings_tell_how_well_a_draft_model_guessed() -> None:
+    drafted = {**TIMINGS, "draft_n": 5, "draft_n_accepted": 3}
+    for timings, expected in [(drafted, (5, 3)), ({**drafted, "draft_n_accepted": 0}, (5, 0)), (TIMINGS, (None, None))]:
+        parser = ChatStreamParser()
+        parse([delta(content="a") + delta("stop") + event({"choices": [], "timings": timings}) + DONE], parser)
+        told = parser.results()[0].timings
+        assert told is not None
+        assert (told.draft_n, told.draft_n_accepted) == expected
+
+
 def test_several_choices() -> None:
     stream = (
         delta(index=1, content="b") + delta(index=0, content="a") + delta("stop", index=1) + delta(index=0, content="a")

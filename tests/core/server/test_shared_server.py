@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,6 +157,18 @@ def test_a_server_that_was_let_go_while_it_started_is_stopped() -> None:
     assert isinstance(outcomes[0], ClientClosedError)
     wait_until(lambda: process.is_stopped, what="the end of the process")
     assert server.running() is None
+
+
+def test_a_server_that_was_long_in_coming_is_not_idle_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model loads for longer than an idle server may live; nobody could use it meanwhile."""
+    now = [0.0]
+    monkeypatch.setattr(shared_server, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    server = shared(lambda: now.__setitem__(0, 300.0))
+    started = server.ensure_running(quiet)
+    assert not server.stop_if_idle(60)
+    assert server.running() is started
+    now[0] += 60
+    assert server.stop_if_idle(60)
 
 
 def test_a_living_server_on_tcp_has_not_crashed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
@@ -21,8 +23,8 @@ from localllama import (
 )
 from localllama._protocol.stream import ChatStreamParser
 from localllama._transports.http import AsyncHTTPTransport, HTTPTransport
-from support.golden_streams import ROLE, delta
-from support.raw_server import STALL, STREAM_HEAD, chunk, raw_server
+from support.golden_streams import DONE, ROLE, delta
+from support.raw_server import END, STALL, STREAM_HEAD, answer, chunk, raw_server
 from support.waiting import wait_until
 
 HELLO = STREAM_HEAD + chunk(ROLE + delta(content="Hello"))
@@ -200,3 +202,40 @@ def test_aclose_ends_a_call_of_another_task(tmp_path: Path) -> None:
                 await task
 
         asyncio.run(run())
+
+
+def _connections_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(each, httpcore.NetworkStream | httpcore.AsyncNetworkStream) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_nothing_is_kept_of_calls_that_are_over(tmp_path: Path, is_async: bool) -> None:
+    """One client of a service makes a million calls, whole ones and ones that fail."""
+    whole = HELLO + chunk(delta("stop") + DONE) + END
+    before = _connections_in_memory()
+
+    def wait_until_forgotten() -> None:
+        wait_until(lambda: _connections_in_memory() <= before, seconds=5, what="the end of the connections in memory")
+
+    with raw_server(tmp_path, [whole], [HELLO], [answer(500, b"{}")]) as server:
+
+        async def run() -> None:
+            transport = AsyncHTTPTransport(server.endpoint)
+            for _ in range(4):
+                with contextlib.suppress(LocalLlamaError):
+                    async for _ in transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS):
+                        pass
+            await asyncio.to_thread(wait_until_forgotten)
+            await transport.aclose()
+
+        if is_async:
+            asyncio.run(run())
+        else:
+            transport = HTTPTransport(server.endpoint)
+            for _ in range(4):
+                with contextlib.suppress(LocalLlamaError):
+                    list(transport.stream(CHAT, {}, ChatStreamParser(), NO_LIMITS))
+            wait_until_forgotten()
+            transport.close()
+        assert len(server.received) == 4
