@@ -15,8 +15,14 @@ __all__ = ["FrozenSettings", "PathText", "configuration_error", "nearest_name_hi
 
 
 _NAMES_ELSEWHERE = {
+    "api_base": "base_url",
     "context_window": "n_ctx",
+    "f16_kv": "cache_type_k",
+    "format": "json_schema",
+    "generate_kwargs": "extra_body",
+    "json_mode": "json_schema",
     "keep_alive": "idle_timeout_seconds",
+    "last_n_tokens_size": "repeat_last_n",
     "max_new_tokens": "max_tokens",
     "model_path": "model",
     "model_url": "model",
@@ -24,10 +30,14 @@ _NAMES_ELSEWHERE = {
     "num_gpu": "n_gpu_layers",
     "num_predict": "max_tokens",
     "num_thread": "n_threads",
+    "openai_api_base": "base_url",
     "request_timeout": "timeout",
+    "rope_freq_base": "extra_args",
     "thinking": "reasoning",
+    "use_mlock": "extra_args",
+    "use_mmap": "extra_args",
 }
-"""What the classes for Ollama and llama-cpp-python call a thing, and what it is called here."""
+"""What the classes for Ollama, llama-cpp-python and OpenAI call a thing, and what it is called here."""
 
 
 def nearest_name_hint(name: str, names: Iterable[str]) -> str | None:

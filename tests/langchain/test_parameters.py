@@ -59,6 +59,7 @@ def test_every_name_of_the_core_can_be_given_but_what_belongs_to_one_call() -> N
         ({"n_gpu_layer": 1}, "n_gpu_layer", "Did you mean 'n_gpu_layers'"),
         ({"max_token": 1}, "max_token", "Did you mean 'max_tokens'"),
         ({"num_predict": 1}, "num_predict", "Did you mean 'max_tokens'"),
+        ({"format": "json"}, "format", "Did you mean 'json_schema'"),
         ({"keep_alive": "5m"}, "keep_alive", "Did you mean 'idle_timeout_seconds'"),
         ({"n_gpu_layers": -1}, 'n_gpu_layers=-1: llama-cpp-python means all layers by -1; here that is "all"', None),
         ({"zzz": 1}, "zzz", "temperature"),
