@@ -138,6 +138,12 @@ def test_every_error_that_a_page_names_is_real(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_file_of_ours_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`((?:tests|benchmarks|examples|notebooks|tools)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= targets
