@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import secrets
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from localllama import ClientClosedError
-from localllama._server.registry import Lease, acquire_lease
+from localllama._server.registry import Lease, _registry, acquire_lease
 from localllama._server.start import StartedServer
 from localllama.types import Endpoint
 
@@ -77,3 +82,56 @@ def test_a_server_that_came_too_late_is_stopped() -> None:
     assert process.told == ["stop"]
     assert caught.value.__traceback__ is not None, "it may hold on to whatever it came through"
     assert shared.running() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="on POSIX only: fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_waits_for_no_lock_of_its_parents_threads_and_has_no_server_yet() -> None:
+    """Whoever holds a lock at that moment does not exist in the child, and never lets go."""
+    lease = new_lease(_Process())
+    started = lease.server().ensure_running(lambda _: None)
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lease._lock, _registry._lock:
+            is_held.set()
+            may_go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_held.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        is_right = False
+        try:
+            is_without = lease.peek() is None
+            is_right = is_without and lease.server().ensure_running(lambda _: None) is not started
+        finally:
+            os._exit(0 if is_right else 1)
+    may_go.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert lease.server().running() is started
+    lease.release()
+
+
+_LATE = """
+import atexit
+
+@atexit.register  # before localllama is imported, so it runs after what localllama has for the exit
+def late():
+    try:
+        client.start()
+    except Exception as error:
+        print(type(error).__name__, error)
+
+from localllama import LocalLlamaClient, ServerSettings
+client = LocalLlamaClient(ServerSettings(model="https://localhost:1/not-fetched.gguf"))
+"""
+
+
+def test_the_exit_of_the_interpreter_fetches_and_starts_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", _LATE], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("ClientClosedError The interpreter is exiting")
+    assert done.stderr == ""

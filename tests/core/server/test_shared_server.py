@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from localllama import ClientClosedError, ServerStartError, StartProgress
-from localllama._server import shared_server
+from localllama import ClientClosedError, ServerCrashedError, ServerStartError, StartProgress
+from localllama._server import ended, shared_server
 from localllama._server.shared_server import ServerState, SharedServer
 from localllama._server.start import StartedServer
 from localllama.types import Endpoint
@@ -89,6 +89,30 @@ def test_the_states_of_a_life() -> None:
     assert server.state is ServerState.CRASHED
     server.stop()
     assert server.state is ServerState.STOPPED
+
+
+def test_whom_the_last_lease_has_stopped_is_stopped_and_not_new() -> None:
+    server = shared(lambda: None)
+    server.ensure_running(quiet)
+    server.release(next(iter(server._tokens)))
+    assert server.state is ServerState.STOPPED
+    server.add(object())
+    server.ensure_running(quiet)
+    assert server.state is ServerState.READY
+
+
+def test_the_reasons_of_old_crashes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a log of 64 KiB; a service whose server dies once an hour must not keep them all."""
+    monkeypatch.setattr(ended, "crash_error", lambda _: ServerCrashedError("killed"))
+    monkeypatch.setattr(_Process, "wait_for_exit", lambda process, _: process.exit_status(), raising=False)
+    server = shared(lambda: None)
+    for _ in range(20):
+        started = server.ensure_running(quiet)
+        started.process.stop()
+        assert server.crash_of(started.endpoint.generation) is not None
+    told = [generation for generation in range(1, 21) if server.crash_of(generation) is not None]
+    assert 0 < len(told) < 10
+    assert told[-1] == 20
 
 
 def both_wait(gate: _Gate) -> list[Any]:
