@@ -46,6 +46,7 @@ class ScriptedServer:
         finish_reason: How each answer ends.
         usage: The token counts of each answer.
         requests: Bodies of the generations asked for.
+        keys: What each of them had in its Authorization header.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,6 +57,7 @@ class ScriptedServer:
         self.finish_reason = "stop"
         self.usage: dict[str, Any] = USAGE
         self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
 
     def refusal(self) -> dict[str, Any] | None:
         """The body of the refusal that is the next answer, if it is one."""
@@ -105,6 +107,7 @@ class _Requests(BaseHTTPRequestHandler):
         else:
             self.script.requests.append(body)
             self.script.paths.append(self.path)
+            self.script.keys.append(self.headers.get("Authorization"))
             refusal = self.script.refusal()
             if refusal is not None:
                 self._send(refusal, status=refusal["error"]["code"])

@@ -31,6 +31,8 @@ FILES = [
     "m-Q8_0-00002-of-00002.gguf",
 ]
 
+NO_MODELS = ("mmproj", "imatrix", "mtp-m", "eagle3-m", "dflash-m", "dspark-m")
+
 
 @pytest.mark.parametrize(
     ("files", "quantization", "chosen"),
@@ -44,6 +46,8 @@ FILES = [
         (["m-Q2_K.gguf", "m-Q6_K.gguf"], None, "m-Q2_K.gguf"),
         (["BF16/m-BF16-00001-of-00003.gguf"], "BF16", "BF16/m-BF16-00001-of-00003.gguf"),
         (["mmproj-f16.gguf", "README.md"], None, None),
+        ([f"{part}-Q4_K_M.gguf" for part in NO_MODELS] + ["m-Q2_K.gguf"], None, "m-Q2_K.gguf"),
+        ([f"{part}-Q4_K_M.gguf" for part in NO_MODELS] + ["m-Q2_K.gguf"], "Q4_K_M", None),
     ],
 )
 def test_the_file_that_llama_cpp_would_take(files: list[str], quantization: str | None, chosen: str | None) -> None:
@@ -55,6 +59,26 @@ def test_a_split_model_is_all_its_parts() -> None:
     assert split_parts("m.gguf") == ("m.gguf",)
     assert split_position("Q8/m-00002-of-00012.gguf") == (2, 12)
     assert split_position("m-00001-of-00001.gguf") == (1, 1)
+
+
+_CACHES = (
+    {"HF_HUB_CACHE": "/a/hub", "HUGGINGFACE_HUB_CACHE": "/b/hub", "HF_HOME": "/c"},
+    {"HUGGINGFACE_HUB_CACHE": "/b/hub", "HF_HOME": "/c"},
+    {"HF_HOME": "~/c", "XDG_CACHE_HOME": "/d"},
+    {"HF_HOME": "$PLACE/c"},
+    {"XDG_CACHE_HOME": "/d"},
+    {},
+)
+
+
+@pytest.mark.parametrize("variables", _CACHES, ids=lambda variables: ",".join(variables) or "none")
+def test_the_cache_is_where_the_library_has_it(variables: dict[str, str]) -> None:
+    program = "from huggingface_hub.constants import HF_HUB_CACHE; from localllama._models.hub_cache import hub_cache; "
+    program += "print(HF_HUB_CACHE); print(hub_cache())"
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "XDG_"))}
+    run = [sys.executable, "-c", program]
+    theirs, found = subprocess.check_output(run, env={**ours, "PLACE": "/e", **variables}, text=True).splitlines()
+    assert found == theirs
 
 
 # The library reads its settings once, at import, so each case runs in a process of its own.

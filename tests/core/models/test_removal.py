@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from localllama._models import url as url_module
 from localllama._models.removal import plan_removal
-from localllama._models.store import fetch_model, locate_model
+from localllama._models.store import fetch_model, locate_model, locked
 from localllama._models.verification import verify_model
 from localllama.errors import ModelCorruptError, ModelError, ModelNotFoundError
 from support.fake_hub import fake_hub
@@ -126,6 +127,17 @@ class TestAddresses:
         assert locate_model(other) is not None
         with pytest.raises(ModelNotFoundError, match="not in the store"):
             plan_removal(reference)
+
+    def test_whoever_fetches_it_at_this_moment_is_waited_for(self, address: str) -> None:
+        reference = f"{address}/m-Q2_K.gguf"
+        path = fetch_model(reference)
+        removing = threading.Thread(target=plan_removal(reference).remove)
+        with locked(path.parent, reference, None):
+            removing.start()
+            removing.join(timeout=0.5)
+            assert path.exists()
+        removing.join(timeout=60)
+        assert not path.exists()
 
 
 def test_a_file_of_the_user_is_checked_and_never_removed(tmp_path: Path) -> None:

@@ -263,6 +263,13 @@ def test_a_first_part_without_an_architecture_goes_too(site: Site) -> None:
     assert locate_model(site.root + path) is None
 
 
+def test_a_stored_file_that_was_cut_short_is_fetched_anew(site: Site) -> None:
+    reference = f"{site.root}/m.gguf"
+    fetch_model(reference).write_bytes(CONTENT[:-1])
+    assert locate_model(reference) is None
+    assert fetch_model(reference).read_bytes() == CONTENT
+
+
 def test_another_checksum_than_the_stored_one_is_not_overlooked(site: Site) -> None:
     fetch_model(f"{site.root}/m.gguf")
     assert locate_model(f"{site.root}/m.gguf#sha256={'0' * 64}") is None
