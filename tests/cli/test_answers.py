@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from localllama import LocalLlamaClient, ServerSettings
+from localllama import LocalLlamaClient, SamplingSettings, ServerSettings
 from localllama.cli import answering
 from support.scripted_server import ScriptedServer, scripted_server
 
@@ -39,6 +39,26 @@ def test_thoughts_are_shown_beside_the_answer_and_not_in_it(command, script: Scr
     assert outcome.out == "Yes.\n"
     assert outcome.err == "Hm [so]\n"
     assert [message["role"] for message in script.requests[0]["messages"]] == ["system", "user"]
+
+
+def test_thoughts_and_letters_of_any_language_are_in_the_json(command, script: ScriptedServer) -> None:
+    script.deltas = [{"reasoning_content": "Hm"}, {"content": "Grüße."}]
+    out = command("ask", "Hello", "--json").out
+    answer = json.loads(out)
+    assert (answer["text"], answer["reasoning"]) == ("Grüße.", "Hm")
+    assert "Grüße." in out
+
+
+def test_a_question_stands_above_the_text_that_it_is_about(command, script: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("It rains.")
+    command("ask", "Is it so?", "--file", str(tmp_path / "text"))
+    assert script.requests[0]["messages"] == [{"role": "user", "content": "Is it so?\n\nIt rains."}]
+
+
+def test_the_options_of_ask_and_chat_are_settings(micro_model: Path) -> None:
+    with answering.make_client(str(micro_model), "embedded", 512, 0.0, 7) as client:
+        assert client.settings == ServerSettings(model=str(micro_model), runtime="embedded", n_ctx=512)
+        assert client.sampling == SamplingSettings(temperature=0, max_tokens=7)
 
 
 def test_thoughts_without_an_answer_leave_an_empty_line(command, script: ScriptedServer) -> None:

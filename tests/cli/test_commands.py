@@ -37,7 +37,7 @@ def test_each_kind_of_error_has_its_code_and_shows_its_hint(kind, capsys) -> Non
     assert "do this" in err
 
 
-def test_a_fault_of_our_own_is_no_traceback(capsys) -> None:
+def test_a_fault_of_our_own_is_no_traceback_but_for_who_asks(capsys, monkeypatch) -> None:
     def fail() -> None:
         raise RuntimeError("inner")
 
@@ -45,6 +45,9 @@ def test_a_fault_of_our_own_is_no_traceback(capsys) -> None:
     err = capsys.readouterr().err
     assert "RuntimeError: inner" in err
     assert "Traceback" not in err
+    monkeypatch.setenv("LOCALLLAMA_TRACEBACK", "1")
+    with pytest.raises(RuntimeError, match="inner"):
+        _errors.guarded(fail)
 
 
 def test_ask_answers_on_standard_output_alone(command, micro_model: Path) -> None:
@@ -95,14 +98,27 @@ def test_which_model_is_meant(command, micro_model: Path, monkeypatch, own_confi
     assert chosen_model(None)[0] == "smollm2-135m"
     assert command("models", "use", str(micro_model)).code == 0
     assert chosen_model(None) == (str(micro_model), str(own_configuration))
+    monkeypatch.setenv("LOCALLLAMA_MODEL", "")
+    assert chosen_model(None) == (str(micro_model), str(own_configuration))
     monkeypatch.setenv("LOCALLLAMA_MODEL", "from-the-variable")
     assert chosen_model(None)[0] == "from-the-variable"
     assert chosen_model("from-the-option")[0] == "from-the-option"
 
 
-def test_a_damaged_configuration_is_named(command, own_configuration: Path) -> None:
+def test_a_new_default_is_a_model_and_leaves_the_rest_of_the_file(
+    command, micro_model: Path, own_configuration: Path
+) -> None:
     own_configuration.parent.mkdir()
-    own_configuration.write_text("{")
+    own_configuration.write_text('{"other": 1}')
+    assert command("models", "use", str(micro_model)).code == 0
+    assert command("models", "use", "/nowhere/model.gguf").code == 3
+    assert json.loads(own_configuration.read_text()) == {"other": 1, "model": str(micro_model)}
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_configuration_is_named(command, own_configuration: Path, text: str) -> None:
+    own_configuration.parent.mkdir()
+    own_configuration.write_text(text)
     outcome = command("ask", "Hi")
     assert outcome.code == 2
     assert str(own_configuration) in outcome.err

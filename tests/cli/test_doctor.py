@@ -207,9 +207,11 @@ def test_a_damaged_model_of_ours(command, tmp_path: Path, monkeypatch) -> None:
     assert found["model"]["fix"] == "localllama models rm smollm2-135m, then localllama models pull smollm2-135m"
 
 
-def test_a_model_larger_than_the_memory(command, micro_model: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("beside_bytes", [-1, 1000])
+def test_a_model_larger_than_the_memory(command, micro_model: Path, monkeypatch, beside_bytes: int) -> None:
     memory = namedtuple("memory", "total available")  # noqa: PYI024
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(2**30, 1000))
+    available = micro_model.stat().st_size + beside_bytes
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(2**30, available))
     code, found = _findings(command, "--model", str(micro_model))
     assert code == 1
     assert found["memory for the model"]["state"] == "fault"

@@ -15,6 +15,7 @@ from localllama._runtime import install_check
 from localllama.cli import installing
 from support.fake_llama_server import Behaviour, make_fake_llama_server
 from support.terminal import Terminal
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on Linux only: its package managers")
 
@@ -188,6 +189,24 @@ def test_nothing_runs_unasked(command, told, monkeypatch) -> None:
     assert lines() == []
 
 
+@pytest.mark.parametrize(("user", "begins"), [(1000, "sudo"), (0, "apt-get")])
+def test_a_dry_run_shows_sudo_to_who_needs_it(command, told, monkeypatch, user: int, begins: str) -> None:
+    install, lines = told
+    install(apt_get="", sudo="")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    shown = command("install", "--dry-run", "--sudo").out.splitlines()
+    (program,) = (line.split()[1] for line in shown if line.startswith("apt "))
+    assert Path(program).name == begins
+    assert lines() == []
+
+
+def test_an_installer_gets_no_input_and_leaves_standard_output_to_us(environ: dict[str, str]) -> None:
+    program = "from localllama.cli import installing; installing._run(['/bin/sh', '-c', 'echo pouring; cat'])"
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, env=environ, input="typed", capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "pouring\n")
+
+
 def test_when_nothing_works_each_method_is_accounted_for(command, told) -> None:
     install, lines = told
     install(brew="echo 'Error: another one is running' >&2; exit 1")
@@ -243,6 +262,26 @@ def test_an_interrupted_installer_may_clean_up(told, environ: dict[str, str], tm
     assert cleaned.exists()
 
 
+def test_an_installer_that_heeds_no_interrupt_is_ended_by_the_next(
+    told, environ: dict[str, str], tmp_path: Path
+) -> None:
+    install, _ = told
+    pouring = "n=0; while [ $n -lt 600 ]; do /bin/sleep 0.05; n=$((n+1)); done"
+    ended = tmp_path / "ended"
+    install(
+        brew=f'[ "$1" = install ] || exit 0\ntrap "" INT\ntrap "echo > {ended}; exit 1" TERM\necho pouring\n{pouring}'
+    )
+    terminal = Terminal(["install", "--method", "brew", "--yes"], environ | {"PATH": os.environ["PATH"]})
+    terminal.expect("pouring")
+    terminal.type("\x03")
+    terminal.expect("once more ends it")
+    terminal.type("\x03")
+    terminal.expect("Interrupted.")
+    assert terminal.wait() == 130
+    terminal.close()
+    wait_until(ended.exists)
+
+
 def test_an_interrupt_while_an_installer_begins_lets_it_clean_up_too(tmp_path: Path, monkeypatch) -> None:
     class Begun(subprocess.Popen):
         def __init__(self, *arguments, **options) -> None:
@@ -250,10 +289,11 @@ def test_an_interrupt_while_an_installer_begins_lets_it_clean_up_too(tmp_path: P
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(subprocess, "Popen", Begun)
-    cleaned = tmp_path / "cleaned"
+    cleaned, before = tmp_path / "cleaned", signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         installing._run(["/bin/sh", "-c", f"sleep 0.3; echo > {cleaned}"])
     assert cleaned.exists()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_check_loads_a_real_model_even_where_there_is_none(tmp_path: Path, monkeypatch) -> None:

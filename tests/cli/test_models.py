@@ -21,6 +21,9 @@ def test_an_own_name_is_listed_shown_used_and_taken_out(command, micro_model: Pa
     assert (shown["reference"], shown["n_ctx"], shown["architecture"]) == (str(micro_model), 300, "llama")
     assert command("models", "where", "mine").out.strip() == str(micro_model)
     assert command("ask", "Hi", "--model", "mine", "--max-tokens", "2", "--json").code == 0
+    assert command("models", "use", "mine").code == 0
+    rows = [line.split()[:3] for line in command("models", "list").out.splitlines()]
+    assert [row for row in rows if row[0] == "*"] == [["*", "mine", "yes"]]
     refused = command("models", "rm", "mine", "--yes")
     assert refused.code == 3
     assert "a file of yours" in refused.err
@@ -33,7 +36,9 @@ def test_an_own_name_whose_model_is_not_here_is_shown_as_what_it_stands_for(comm
     outcome = command("models", "show", "mine")
     assert "owner/repo:Q4_K_M" in outcome.out
     assert "models pull mine" in outcome.err
-    assert "yours: for notes" in command("models", "list").out
+    listed = command("models", "list").out
+    assert "yours: for notes" in listed
+    assert ["mine", "no"] in [line.split()[:2] for line in listed.splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,14 @@ def test_changes_count_from_the_next_call_on(script) -> None:
         llm.invoke("hi")
 
 
+def test_a_new_key_counts_from_the_next_call_on(script) -> None:
+    llm = ChatLocalLlama(base_url="http://h:1", api_key="old")
+    llm.invoke("hi")
+    llm.api_key = "new"
+    llm.invoke("hi")
+    assert script.last.settings.api_key.get_secret_value() == "new"
+
+
 def test_configurable_fields(script) -> None:
     llm = ChatLocalLlama(model="m.gguf").configurable_fields(temperature=ConfigurableField(id="t"))
     llm.with_config(configurable={"t": 0.25}).invoke("hi")

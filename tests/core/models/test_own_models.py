@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_a_name_stands_for_any_form(file: Path, reference: str, kind: str) -> No
     assert parsed.kind == kind
     assert parsed.text == "mine"
     assert json.loads(file.read_text()) == {"mine": {"reference": reference}}
+
+
+def test_names_that_are_added_at_once_are_all_there(file: Path) -> None:
+    names = [f"name-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: add_own_model(OwnModel(name, "owner/repo")), names))
+    assert sorted(read_own_models()) == sorted(names)
 
 
 def test_a_name_that_is_there_is_replaced_only_when_told(file: Path) -> None:
