@@ -239,7 +239,7 @@ class TestPrograms:
         chat_messages = llm._call
 
         def listen(messages: Any, arguments: Any) -> Any:
-            heard.append(list(messages))
+            heard.append((list(messages), arguments["tool_choice"]))
             return chat_messages(messages, arguments)
 
         object.__setattr__(llm, "_call", listen)
@@ -255,7 +255,9 @@ class TestPrograms:
         }[way]()
         for colour in output if isinstance(output, list) else [output]:
             assert type(colour) is Colour
-        assert [message.content for message in heard[0]] == ["Be a painter.", "Name red."]
+        ((messages, choice),) = heard
+        assert [message.content for message in messages] == ["Be a painter.", "Name red."]
+        assert choice == "required", "words would be no object"
 
 
 PIXEL = base64.b64decode(
