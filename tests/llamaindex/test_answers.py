@@ -241,11 +241,15 @@ class TestRequests:
         assert raw.text
         assert list(micro_llm.stream_complete("Once", formatted=True))[-1].text
 
-        async def both() -> tuple[str, str]:
-            responses = [response async for response in await micro_llm.astream_complete("Once", formatted=True)]
-            return (await micro_llm.acomplete("Once", formatted=True)).text, responses[-1].text
+        async def both() -> list[CompletionResponse]:
+            stream = await micro_llm.astream_complete("<|im_start|>", formatted=True)
+            responses = [response async for response in stream]
+            return [await micro_llm.acomplete("<|im_start|>", formatted=True), responses[-1]]
 
-        assert all(asyncio.run(both()))
+        for response in asyncio.run(both()):
+            assert response.text
+            assert response.raw is not None
+            assert response.raw["usage"]["prompt_tokens"] == raw.raw["usage"]["prompt_tokens"]
 
     @pytest.mark.parametrize("name", ["complete", "stream_complete"])
     def test_a_formatted_prompt_takes_nothing_that_only_a_template_can_show(

@@ -64,6 +64,19 @@ def llm(micro_model: Path) -> Iterator[LocalLlama]:
         yield llm
 
 
+def arguments_of_calls(llm: LocalLlama) -> list[tuple[list[ChatMessage], dict[str, Any]]]:
+    """A list that fills with what the calls to come are made with: the micro model would call a tool unasked too."""
+    heard: list[tuple[list[ChatMessage], dict[str, Any]]] = []
+    make_call = llm._call
+
+    def listen(messages: Any, arguments: Any) -> Any:
+        heard.append((list(messages), dict(arguments)))
+        return make_call(messages, arguments)
+
+    object.__setattr__(llm, "_call", listen)
+    return heard
+
+
 def assert_last_response_holds_all(response: ChatResponse) -> None:
     calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
     assert all(call.tool_call_id for call in calls)
@@ -94,7 +107,9 @@ class TestChoice:
         tool.metadata.fn_schema.model_validate(call.tool_kwargs)
 
     @each_way
-    @pytest.mark.parametrize("choice", ["shout", {"type": "function", "function": {"name": "shout"}}])
+    @pytest.mark.parametrize(
+        "choice", ["shout", {"type": "function", "function": {"name": "shout"}}, {"type": "tool", "name": "shout"}]
+    )
     def test_a_named_call_is_of_that_tool(self, llm: LocalLlama, ask: Ask, choice: Any) -> None:
         response = ask(llm, [ADD, SHOUT, FAIL], "Hello.", tool_choice=choice)
         assert [call.tool_name for call in llm.get_tool_calls_from_response(response)] == ["shout"]
@@ -197,6 +212,7 @@ class TestStreams:
 class TestPredictAndCall:
     @pytest.mark.parametrize("is_async", [False, True])
     def test_the_call_is_made(self, llm: LocalLlama, is_async: bool) -> None:
+        heard = arguments_of_calls(llm)
         answer = (
             asyncio.run(llm.apredict_and_call([ADD], "Hello.")) if is_async else llm.predict_and_call([ADD], "Hello.")
         )
@@ -204,6 +220,7 @@ class TestPredictAndCall:
         assert not output.is_error
         assert output.raw_output == sum(output.raw_input["kwargs"].values())
         assert answer.response == str(output.raw_output)
+        assert [arguments["tool_choice"] for _, arguments in heard] == ["required"]
 
     def test_a_tool_that_fails_is_flagged_or_raised(self, llm: LocalLlama) -> None:
         assert llm.predict_and_call([FAIL], "Hello.").sources[0].is_error
@@ -232,17 +249,10 @@ class TestPrograms:
     @pytest.mark.parametrize("is_parallel", [False, True])
     def test_it_makes_objects_and_keeps_the_system_prompt(self, llm: LocalLlama, way: str, is_parallel: bool) -> None:
         llm.system_prompt = "Be a painter."
-        heard: list[Any] = []
+        heard = arguments_of_calls(llm)
         program = FunctionCallingProgram.from_defaults(
             Colour, prompt_template_str="Name {what}.", llm=llm, allow_parallel_tool_calls=is_parallel
         )
-        chat_messages = llm._call
-
-        def listen(messages: Any, arguments: Any) -> Any:
-            heard.append((list(messages), arguments["tool_choice"]))
-            return chat_messages(messages, arguments)
-
-        object.__setattr__(llm, "_call", listen)
 
         async def stream() -> list[Any]:
             return [output async for output in await program.astream_call(what="red")]
@@ -255,9 +265,9 @@ class TestPrograms:
         }[way]()
         for colour in output if isinstance(output, list) else [output]:
             assert type(colour) is Colour
-        ((messages, choice),) = heard
+        ((messages, arguments),) = heard
         assert [message.content for message in messages] == ["Be a painter.", "Name red."]
-        assert choice == "required", "words would be no object"
+        assert arguments["tool_choice"] == "required", "words would be no object"
 
 
 PIXEL = base64.b64decode(
