@@ -35,7 +35,7 @@ def model(**arguments: Any) -> ChatLocalLlama:
 
 
 async def test_the_four_ways_send_the_same(script) -> None:
-    llm = model(temperature=0.5, stop=["a"]).bind(temperature=0.1, top_k=3)
+    llm = model(temperature=0.5, stop=["a"], timeout=60).bind(temperature=0.1, top_k=3, timeout=5)
     messages = [("system", "Be brief."), ("user", "hi")]
     llm.invoke(messages, stop=["b"])
     await llm.ainvoke(messages, stop=["b"])
@@ -47,6 +47,7 @@ async def test_the_four_ways_send_the_same(script) -> None:
         assert sent.sampling.temperature == 0.1
         assert sent.sampling.top_k == 3
         assert sent.sampling.stop == ("b",)
+        assert sent.timeouts.total_seconds == 5
     assert script.closed_streams == 4
     assert script.clients == 2, "one client for sync calls, one for async ones"
 
@@ -158,6 +159,19 @@ def test_tool_choices(script, given: Any, sent: str | None) -> None:
     model().bind_tools([weather], tool_choice=given, parallel_tool_calls=False).invoke("hi")
     assert script.last.request.tool_choice == sent
     assert script.last.request.parallel_tool_calls is False
+
+
+def test_a_tool_that_is_named_like_a_choice_can_be_chosen(script) -> None:
+    any_tool = {"name": "any", "description": "Any.", "parameters": {"type": "object", "properties": {}}}
+    model().bind_tools([weather, any_tool], tool_choice="any").invoke("hi")
+    assert script.last.request.tool_choice == "any"
+
+
+@pytest.mark.parametrize("strict", [True, None])
+def test_strict_tools_take_no_property_that_they_do_not_name(script, strict: bool | None) -> None:
+    model().bind_tools([weather], strict=strict).invoke("hi")
+    (spec,) = script.last.request.tools
+    assert spec.parameters.get("additionalProperties") is (False if strict else None)
 
 
 def test_wrong_tools_are_refused_when_they_are_bound() -> None:

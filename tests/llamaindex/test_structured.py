@@ -242,6 +242,13 @@ class TestStructuredLLM:
         assert type(list(structured.stream_chat(question))[-1].raw) is City
 
 
+def test_a_stream_without_a_word_is_an_error(scripted_llm: LocalLlama) -> None:
+    """As of a subclass, or of a callback, that keeps the responses to itself."""
+    object.__setattr__(scripted_llm, "stream_chat", lambda *_, **__: (response for response in ()))
+    with pytest.raises(StructuredOutputError, match="no District: the stream was empty"):
+        list(scripted_llm.stream_structured_predict(District, PROMPT, city="Oslo"))
+
+
 def test_a_failed_prediction_is_a_value_error_as_llamaindex_expects(
     script: ScriptedServer, scripted_llm: LocalLlama
 ) -> None:
