@@ -191,6 +191,15 @@ def fetched_model(micro_model: Path, tmp_path: Path, monkeypatch) -> str:
     return "owner/some-GGUF"
 
 
+def test_what_another_program_fetched_is_removed_only_by_force(command, fetched_model: str, tmp_path: Path) -> None:
+    refused = command("models", "rm", fetched_model, "--yes")
+    assert refused.code == 3
+    assert f"models rm --force {fetched_model}" in refused.err
+    assert list(tmp_path.rglob("some-Q4_K_M.gguf"))
+    assert command("models", "rm", fetched_model, "--yes", "--force").code == 0
+    assert not list(tmp_path.rglob("some-Q4_K_M.gguf"))
+
+
 def test_who_interrupts_while_the_program_is_read_sees_no_traceback(environ: dict[str, str]) -> None:
     # As long as its modules are imported, nothing of the program catches anything.
     reading = "import sys; from localllama import cli\n"

@@ -23,6 +23,7 @@ OTHER = small_model(general__name=string("a newer one")).build()
 # The library hands on whole chunks of 10 MiB, so a file that is to be resumed is larger.
 CHUNK = 10 << 20
 BIG = CONTENT + bytes(range(256)) * (12 << 12)
+MARGIN = 64 << 20  # is to be free beside a model
 TOKEN = "hf_geheim"
 GOOD = "hf:owner/good-GGUF/m-Q4_K_M.gguf"
 BIG_FILE = "hf:owner/big-GGUF/m-Q4_K_M.gguf"
@@ -219,6 +220,16 @@ def test_no_room_is_said_before_a_byte_is_fetched(hub: FakeHub, tmp_path: Path) 
     assert "Not enough disk space" in outcome.text
     assert "HF_HOME" in outcome.text
     assert hub.starts() == []
+
+
+def test_room_is_wanted_only_for_what_is_still_to_come(hub: FakeHub, tmp_path: Path) -> None:
+    hub.refusals["BYTES"].append(Refusal(403))
+    assert fetch(hub, BIG_FILE, tmp_path).error == "ModelNotFoundError"
+    (part,) = tmp_path.rglob("*.incomplete")
+    part.write_bytes(BIG[:CHUNK])
+    rest = len(BIG) - CHUNK
+    assert fetch(hub, BIG_FILE, tmp_path, free_bytes=MARGIN + rest - 1).error == "ModelError"
+    assert fetch(hub, BIG_FILE, tmp_path, free_bytes=MARGIN + rest).content() == BIG
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")

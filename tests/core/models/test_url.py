@@ -46,6 +46,7 @@ class Site:
         self.elsewhere = ""
         self.retry_after: str | None = None
         self.etag_prefix = ""
+        self.shift = 0
         self.headers: list[dict[str, str]] = []
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -64,7 +65,7 @@ class Site:
         body, start = content, 0
         wanted = request.headers.get("Range")
         if status == 200 and wanted and request.headers.get("If-Range") == etag:
-            status, start = 206, int(wanted.removeprefix("bytes=").rstrip("-"))
+            status, start = 206, int(wanted.removeprefix("bytes=").rstrip("-")) + self.shift
         body = content[start:] if status in (200, 206) else b""
         request.send_response(status)
         request.send_header("ETag", f"{self.etag_prefix}{etag}")
@@ -111,6 +112,7 @@ def test_fetched_once_and_found_without_network(site: Site) -> None:
     assert locate_model(reference) is None
     path = fetch_model(reference, seen.append)
     assert path.read_bytes() == CONTENT
+    assert path.parent.stat().st_mode & 0o777 == 0o700
     assert (seen[-1].done_bytes, seen[-1].total_bytes) == (len(CONTENT), len(CONTENT))
     assert locate_model(reference) == fetch_model(reference) == path
     assert site.ranges == [None]
@@ -120,6 +122,19 @@ def test_a_cut_transfer_goes_on_where_it_ended(site: Site) -> None:
     site.cuts = [100, 50]
     assert fetch_model(f"{site.root}/m.gguf").read_bytes() == CONTENT
     assert site.ranges == [None, "bytes=100-", "bytes=150-"]
+
+
+def test_a_line_that_is_cut_again_and_again_brings_it_all_the_same(site: Site) -> None:
+    site.cuts = [20] * 10
+    assert fetch_model(f"{site.root}/m.gguf").read_bytes() == CONTENT
+
+
+def test_another_part_than_the_one_asked_for_is_not_taken(site: Site) -> None:
+    site.cuts, site.shift = [100], 8
+    with pytest.raises(ModelError, match="another part"):
+        fetch_model(f"{site.root}/m.gguf")
+    site.shift = 0
+    assert fetch_model(f"{site.root}/m.gguf").read_bytes() == CONTENT
 
 
 def test_with_a_weak_validator_it_begins_anew(site: Site) -> None:
