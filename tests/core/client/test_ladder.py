@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from localllama import (
@@ -144,9 +146,20 @@ def test_a_server_that_never_gets_ready_is_given_up(tmp_path: Path, make_setting
     program = make_fake_llama_server(tmp_path, Behaviour(load_seconds=3600))
     settings = make_settings(runtime=str(program), start_timeout_seconds=0.7)
     with LocalLlamaClient(settings, sampling=SHORT) as client:
-        with pytest.raises(ServerStartTimeoutError, match=r"start_timeout_seconds=0\.7"):
+        with pytest.raises(ServerStartTimeoutError, match=r"start_timeout_seconds=0\.7") as caught:
             client.chat(HELLO)
         assert not client.is_running
+        # Its frames live as long as the error does, so the garbage collector cannot be what ends the server.
+        assert caught.value.__traceback__ is not None
+        assert [command for command in commands_of_children() if str(program) in command] == []
+
+
+def commands_of_children() -> list[list[str]]:
+    commands = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            commands.append(process.cmdline())
+    return commands
 
 
 @pytest.mark.parametrize("choice", ["nowhere-to-be-found", "/nowhere/llama-server"])

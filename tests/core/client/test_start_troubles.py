@@ -93,6 +93,26 @@ def test_a_client_that_is_closed_while_its_server_loads_waits_no_longer(
     wait_until(lambda: not client.is_running, what="the end of the server")
 
 
+def test_a_relative_path_names_another_model_in_another_directory(
+    tmp_path: Path, make_settings: MakeSettings, micro_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal settings share a server, and these are equal in every letter."""
+    clients = []
+    for name in ("one", "two"):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "m.gguf").write_bytes(micro_model.read_bytes())
+        program = make_fake_llama_server(tmp_path)
+        monkeypatch.chdir(directory)
+        clients.append(LocalLlamaClient(make_settings(runtime=str(program), model="m.gguf")))
+        clients[-1].start()
+    served = [start["argv"][start["argv"].index("--model") + 1] for start in recorded(program, "start")]
+    assert served == [str(tmp_path / name / "m.gguf") for name in ("one", "two")]
+    assert len({client.server_pid for client in clients}) == 2
+    for client in clients:
+        client.close()
+
+
 def test_every_runtime_that_fails_has_its_part_in_the_error(
     tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

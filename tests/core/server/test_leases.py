@@ -69,6 +69,9 @@ def test_the_last_of_two_leases_that_are_released_ends_it_and_waits() -> None:
     other.release()
     other.release()
     assert process.told == ["abandon", "stop"]
+    with pytest.raises(ClientClosedError, match="closed"):  # another thread of the client may be on its way here
+        lease.server()
+    assert lease.is_released
 
 
 def test_a_server_that_came_too_late_is_stopped() -> None:
