@@ -174,6 +174,8 @@ def test_a_count_beyond_what_llama_cpp_takes_is_left_to_the_check() -> None:
         ({**OBJECT, "properties": LETTERS, "minProperties": 4, "maxProperties": 4}, [dict.fromkeys("abcd", 1)], [{}, {"h": 1}], set(), set()),
         ({"properties": {"a": {"const": 1}}, "unevaluatedProperties": False}, [{}, {"a": 1}], [{"b": 1}], set(), set()),
         ({"type": "object", "required": ["b"], "unevaluatedProperties": {"const": 1}}, [{"b": 1}], [{"b": 2}], set(), set()),
+        ({"type": "object", "required": ["b"], "additionalProperties": {"const": 1}}, [{"b": 1}], [{"b": 2}, {}], set(), set()),
+        ({**OBJECT, "allOf": [{"properties": {"a": {"const": 1}}}]}, [{}], [{"a": 1}], set(), set()),
         ({"allOf": [{"properties": {"a": {"const": 1}}}], "required": ["a"], "unevaluatedProperties": False}, [{"a": 1}], [{"a": 1, "b": 1}, {"a": 2}], set(), set()),
         ({"allOf": [{"properties": {"a": {"const": 1}}}, {"unevaluatedProperties": False}]}, [{}], [{"a": 1}], {"unevaluatedProperties"}, {"unevaluatedProperties"}),
         ({**OBJECT, "properties": {"a": {"const": 1}, "b": {"const": 1}}, "dependentRequired": {"a": ["b"]}}, [{}, {"b": 1}, {"a": 1, "b": 1}], [{"a": 1}], set(), set()),
