@@ -75,6 +75,10 @@ def test_an_address_that_is_none_is_refused_without_a_secret(text: str) -> None:
     assert "geheim" not in str(caught.value)
 
 
+def test_a_short_name_may_be_in_capitals() -> None:
+    assert parse_reference("Qwen3-4B").repo == parse_reference("qwen3-4b").repo == "Qwen/Qwen3-4B-GGUF"
+
+
 def test_a_wrong_checksum_is_refused_without_a_secret() -> None:
     with pytest.raises(ConfigurationError, match=r"https://host:8443/a\.gguf has a fragment") as caught:
         parse_reference("https://me:geheim@host:8443/a.gguf?t=geheim#sha256=12")

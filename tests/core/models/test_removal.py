@@ -25,7 +25,14 @@ PARTS = {
     for number in (1, 2)
 }
 REPOSITORY = "owner/m-GGUF"
-FILES = {"README.md": b"", "m-Q4_K_M.gguf": MODEL, "m-Q2_K.gguf": OTHER, "mmproj-F16.gguf": PROJECTOR, **PARTS}
+FILES = {
+    "README.md": b"",
+    "m-Q4_K_M.gguf": MODEL,
+    "m-Q2_K.gguf": OTHER,
+    "same-Q3_K.gguf": OTHER,
+    "mmproj-F16.gguf": PROJECTOR,
+    **PARTS,
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +110,12 @@ class TestHub:
         assert files_below(tmp_path / "hub") == {"m-Q2_K.gguf", "mmproj-F16.gguf"}
         plan_removal(f"{REPOSITORY}:Q2_K").remove()
         assert files_below(tmp_path / "hub") == {"mmproj-F16.gguf"}, "nobody knows who fetched that"
+
+    def test_a_file_of_the_same_content_stays(self, hub: str, tmp_path: Path) -> None:
+        pull(hub, tmp_path, "Q2_K", "Q3_K")
+        plan_removal(f"{REPOSITORY}:Q3_K").remove()
+        assert locate_model(f"{REPOSITORY}:Q3_K") is None
+        verify_model(f"{REPOSITORY}:Q2_K")
 
 
 class TestAddresses:
