@@ -110,6 +110,8 @@ def to_answer_form(schema: Any) -> AnswerForm:
         function = {**convert_to_openai_tool(schema)["function"], **_parameters_with_references(schema)}
         return AnswerForm(schema, function["name"], _described(function))
     try:
+        if schema is BaseModel:
+            raise TypeError("it is the class of all pydantic classes and has no fields")
         made = _rooted(_adapter(schema).json_schema(schema_generator=_Untitled))
     except (PydanticUserError, TypeError) as error:
         raise ConfigurationError(

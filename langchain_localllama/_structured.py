@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
-from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables import AddableDict, Runnable, RunnableBinding, RunnableConfig, RunnableSerializable
 from langchain_core.utils.json import parse_partial_json
 from pydantic import ConfigDict, SkipValidation
 from typing_extensions import override
@@ -234,7 +234,7 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
         try:
             raw = self.model.invoke(question, config, **kwargs)
         except StructuredOutputError as error:
-            return _failed(_message_of(error), error)
+            return _failed(self._message_of(error, kwargs), error)
         try:
             return {"raw": raw, "parsed": self.parser.invoke(raw, config), "parsing_error": None}
         except StructuredOutputError as error:
@@ -250,7 +250,7 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
         try:
             raw = await self.model.ainvoke(question, config, **kwargs)
         except StructuredOutputError as error:
-            return _failed(_message_of(error), error)
+            return _failed(self._message_of(error, kwargs), error)
         try:
             return {"raw": raw, "parsed": await self.parser.ainvoke(raw, config), "parsing_error": None}
         except StructuredOutputError as error:
@@ -296,12 +296,14 @@ class AnswerWithRaw(RunnableSerializable[LanguageModelInput, dict[str, Any]]):
         else:
             yield AddableDict(parsing_error=None)
 
-
-def _message_of(error: StructuredOutputError) -> AIMessage | None:
-    if error.result is None:
-        return None
-    message = to_chat_result(error.result, None).generations[0].message
-    return cast("AIMessage", message)
+    def _message_of(self, error: StructuredOutputError, arguments: Mapping[str, Any]) -> AIMessage | None:
+        """The answer in the error, with the name that the model has in answers without one."""
+        if error.result is None:
+            return None
+        bound = self.model.bound if isinstance(self.model, RunnableBinding) else self.model
+        given = {**(self.model.kwargs if isinstance(self.model, RunnableBinding) else {}), **arguments}
+        name = given.get("model") or getattr(bound, "model", None)
+        return cast("AIMessage", to_chat_result(error.result, name).generations[0].message)
 
 
 def _failed(raw: AIMessage | None, error: StructuredOutputError) -> dict[str, Any]:

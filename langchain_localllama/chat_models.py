@@ -312,7 +312,8 @@ class ChatLocalLlama(LocalLlamaParameters):
         return params
 
     def _stop_strings(self, stop: list[str] | None) -> list[str] | None:
-        strings = stop if stop is not None else self._sampling_settings().stop
+        # Through the settings: a single string is one stop string, not many of a letter each.
+        strings = self._sampling_settings().merged({"stop": stop}).stop
         return None if strings is None else list(strings)
 
     def _model_info(self) -> ModelInfo | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from .errors import ConfigurationError
 
@@ -83,7 +85,7 @@ def configuration_error(cls: type[BaseModel], error: ValidationError) -> Configu
     """What pydantic found wrong, as our error: each wrong value, and the nearest real name of an unknown one."""
     messages: list[str] = []
     hints: list[str] = []
-    for item in error.errors():
+    for item in _one_of_each_union(cls, error):
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             near = nearest_name_hint(name, cls.model_fields)
@@ -95,4 +97,29 @@ def configuration_error(cls: type[BaseModel], error: ValidationError) -> Configu
         else:
             shown = "a secret" if name.split(".")[0] in ("api_key", "env") else repr(item.get("input"))
             messages.append(f"{name}={shown}: {str(item['msg']).removeprefix('Value error, ')}")
-    return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(hints) or None)
+    return ConfigurationError(f"{cls.__name__}: " + "; ".join(messages), hint=" ".join(dict.fromkeys(hints)) or None)
+
+
+def _one_of_each_union(cls: type[BaseModel], error: ValidationError) -> list[dict[str, Any]]:
+    """What pydantic found; where it has an entry for each member of a union, under the name of its type, one for all."""
+    found: list[dict[str, Any]] = []
+    for item in error.errors():
+        field, *inner = item["loc"] or ("",)
+        if not inner or not _is_union(cls.model_fields.get(str(field))):
+            found.append({**item})
+            continue
+        # The first name below the field is that of the member.
+        message = ": ".join([*(str(name) for name in inner[1:]), item["msg"]])
+        if found and found[-1]["loc"] == (field,):
+            found[-1]["msg"] += f"; or: {message}"
+        else:
+            found.append({"type": "union", "loc": (field,), "msg": message, "input": item["input"]})
+    return found
+
+
+def _is_union(field: FieldInfo | None) -> bool:
+    """Whether the values of a field are of one of several types, None apart."""
+    if field is None:
+        return False
+    members = [member for member in get_args(field.annotation) if member is not type(None)]
+    return get_origin(field.annotation) in (Union, UnionType) and len(members) > 1

@@ -57,6 +57,14 @@ def test_a_call_without_stop_strings_has_those_of_the_object(script) -> None:
     assert script.last.sampling.stop == ("a",)
 
 
+def test_one_stop_string_is_one_and_what_is_none_is_refused(script) -> None:
+    model().invoke("hi", stop="ab")
+    assert script.last.sampling.stop == ("ab",)
+    assert model()._get_ls_params(stop="ab")["ls_stop"] == ["ab"]
+    with pytest.raises(ConfigurationError, match="stop=5"):
+        model().invoke("hi", stop=5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [

@@ -207,6 +207,7 @@ def test_methods_ask_in_their_own_way(script) -> None:
         ({"schema": list[int], "method": "function_calling"}, "arguments of a tool"),
         ({"schema": {"type": "json_schema"}}, "no schema is in the dict"),
         ({"schema": object()}, "no schema can be made"),
+        ({"schema": BaseModel}, "no schema can be made of <class 'pydantic.main.BaseModel'>"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -311,6 +312,15 @@ async def test_include_raw_gives_the_message_the_object_and_the_error(script, is
         assert answer["raw"].text == '{"n"'
         assert answer["parsed"] is None
         assert isinstance(answer["parsing_error"], LengthLimitError)
+
+
+@pytest.mark.parametrize(("given", "name"), [({}, "m.gguf"), ({"model": "other.gguf"}, "other.gguf")])
+async def test_the_raw_message_of_a_cut_answer_names_the_model_as_the_user_did(script, given, name: str) -> None:
+    script.error = LengthLimitError("cut", result=ChatResult(text='{"n"', model="as the server calls it"))
+    bound = model().with_structured_output(Even, include_raw=True, **given)
+    called = model().with_structured_output(Even, include_raw=True)
+    for answer in (bound.invoke("hi"), await bound.ainvoke("hi"), called.invoke("hi", **given)):
+        assert answer["raw"].response_metadata["model_name"] == name
 
 
 def add_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
