@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._frames import LettingGo
 from ._start_bar import shown_start
 from .errors import ClientClosedError, ConfigurationError, LocalLlamaError
 from .settings import PROJECTOR_OFF, SamplingSettings, ServerSettings, TimeoutSettings
@@ -116,8 +117,9 @@ class Connection:
         if (running := shared.ready()) is not None:
             return running.endpoint
         if on_progress is not None:
-            return shared.ensure_running(on_progress).endpoint
-        with shown_start() as report:
+            with LettingGo():
+                return shared.ensure_running(on_progress).endpoint
+        with LettingGo(), shown_start() as report:
             return shared.ensure_running(report).endpoint
 
     def in_use(self) -> AbstractContextManager[None]:
@@ -289,17 +291,17 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
         else:
             future.set_result(value)  # type: ignore[arg-type]
 
-    def run() -> None:
-        value: T | None = None
-        error: BaseException | None = None
+    def run(function: Callable[[], T]) -> None:
+        outcome: tuple[T | None, BaseException | None]
         try:
-            value = function()
+            outcome = function(), None
         except BaseException as raised:  # noqa: BLE001  # handed to the awaiting caller
-            error = raised
+            outcome = None, raised
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-            loop.call_soon_threadsafe(settle, value, error)
+            loop.call_soon_threadsafe(settle, *outcome)
+        del function, outcome  # this frame is one of the error's own: see `LettingGo`
 
-    threading.Thread(target=run, name="localllama-start", daemon=True).start()
+    threading.Thread(target=run, args=(function,), name="localllama-start", daemon=True).start()
     return await future
 
 

@@ -13,6 +13,7 @@ from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import Limits, in_daemon_thread, is_safe_to_repeat, retry_policy
+from ._frames import LettingGo, let_go
 from .errors import APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
@@ -41,7 +42,8 @@ class AsyncChatStream:
         return self
 
     async def __anext__(self) -> ChatChunk:
-        return await self._chunks.__anext__()
+        with LettingGo():
+            return await self._chunks.__anext__()
 
     async def aclose(self) -> None:
         """End the generation. Idempotent."""
@@ -130,10 +132,16 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
                 if call.is_finished():
                     break
                 continue
-            except (APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError) as error:
+            except (APIStatusError, MalformedResponseError) as error:
+                call.after_failure(error, self._connection, endpoint)
+                let_go(error)
+                continue
+            except (ServerConnectionError, StreamInterruptedError) as error:
                 # Waits a moment for the news of the server's death, so not on the event loop.
                 decide = partial(call.after_failure, error, self._connection, endpoint)
+                failure = error
             await in_daemon_thread(decide)
+            let_go(failure)
         for chunk in call.held():
             yield chunk
 
@@ -201,21 +209,22 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
         return await self._drive(steps(), await self._endpoint())
 
     async def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint, limits: Limits | None = None) -> T:
-        transport = self._kept_transport(endpoint)
-        try:
-            exchange = next(steps)
-            while True:
-                try:
-                    answer = await self._exchange(transport, limits or (self.timeouts, None), *exchange)
-                except APIStatusError as error:
-                    if is_safe_to_repeat(error):
-                        raise
-                    exchange = steps.throw(error)
-                else:
-                    exchange = steps.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+        with LettingGo():
+            transport = self._kept_transport(endpoint)
+            try:
+                exchange = next(steps)
+                while True:
+                    try:
+                        answer = await self._exchange(transport, limits or (self.timeouts, None), *exchange)
+                    except APIStatusError as error:
+                        if is_safe_to_repeat(error):
+                            raise
+                        exchange = steps.throw(error)
+                    else:
+                        exchange = steps.send(answer)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
 
     async def _exchange(
         self, transport: AsyncHTTPTransport, limits: Limits, method: str, path: str, body: dict[str, Any] | None

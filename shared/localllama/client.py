@@ -17,6 +17,7 @@ from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
 from ._connection import Limits, is_safe_to_repeat, retry_policy
+from ._frames import LettingGo, let_go
 from .errors import APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError
 from .settings import SamplingSettings, TimeoutSettings
 from .types import ChatChunk, ChatRequest, ChatResult, Endpoint, ServerInfo, StartProgress
@@ -46,7 +47,8 @@ class ChatStream:
         return self
 
     def __next__(self) -> ChatChunk:
-        return next(self._chunks)
+        with LettingGo():
+            return next(self._chunks)
 
     def close(self) -> None:
         """End the generation. Idempotent."""
@@ -153,6 +155,7 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
                     break
             except (APIStatusError, MalformedResponseError, ServerConnectionError, StreamInterruptedError) as error:
                 call.after_failure(error, self._connection, endpoint)
+                let_go(error)
         yield from call.held()
 
     def _send(self, call: Call, endpoint: Endpoint) -> Generator[ChatChunk, None, None]:
@@ -217,21 +220,22 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
         return self._drive(steps(), self._connection.endpoint())
 
     def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint, limits: Limits | None = None) -> T:
-        transport = self._kept_transport(endpoint)
-        try:
-            exchange = next(steps)
-            while True:
-                try:
-                    answer = self._exchange(transport, limits or (self.timeouts, None), *exchange)
-                except APIStatusError as error:
-                    if is_safe_to_repeat(error):
-                        raise
-                    exchange = steps.throw(error)
-                else:
-                    exchange = steps.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+        with LettingGo():
+            transport = self._kept_transport(endpoint)
+            try:
+                exchange = next(steps)
+                while True:
+                    try:
+                        answer = self._exchange(transport, limits or (self.timeouts, None), *exchange)
+                    except APIStatusError as error:
+                        if is_safe_to_repeat(error):
+                            raise
+                        exchange = steps.throw(error)
+                    else:
+                        exchange = steps.send(answer)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
 
     def _exchange(
         self, transport: HTTPTransport, limits: Limits, method: str, path: str, body: dict[str, Any] | None

@@ -208,10 +208,14 @@ def _ask(runtime: Runtime, timeout_seconds: float) -> _Help:
     else:
         reason = exit_words(run.exit_code, run.signal_number)
         reason += f": {fault}" if fault else ""
+    raise _broken_in_help(runtime, reason, run)
+
+
+def _broken_in_help(runtime: Runtime, reason: str, run: _Run) -> RuntimeBrokenError:
     error = _broken(runtime, reason, run.output)
     error.exit_code, error.signal_number = run.exit_code, None if run.is_timed_out else run.signal_number
     error.stderr = run.output if runtime.kind == "one-shot" else ""
-    raise error
+    return error
 
 
 def _foreign_words(runtime: Runtime) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from localllama._frames import let_go
 from localllama._processes.private_directory import make_private_directory, remove_private_directory
 from localllama._processes.process import LOG_BYTES, ExitStatus, LaunchPlan, ServerProcess, launch
 from localllama._runtime.probe import forget_answers, supported_flags, supports_unix_sockets
@@ -181,6 +182,8 @@ def _walk(request: StartRequest, *, allow_mock: bool) -> StartedServer | _NoneSe
         try:
             started = _start_with(request, runtime)
             warn_of_rung(runtime, settings, _warned_about)
+            while broken:
+                let_go(broken.pop())
             return started
         except (RuntimeBrokenError, UnsupportedFeatureError) as error:
             # Also a build that lacks a flag which a setting asks for: the next one may have it.
