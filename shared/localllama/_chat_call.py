@@ -27,6 +27,7 @@ from ._protocol.decoding import DecodingPlan, enforced_schema
 from ._protocol.gbnf import grammar_of
 from ._protocol.leaked_calls import MARKERS, LeakedCallReader
 from ._protocol.request import build_chat_body, build_completion_body
+from ._protocol.schemas import strip_code_fence
 from ._protocol.stream import ChatStreamParser, CompletionStreamParser
 from ._protocol.thinking import says_how_to_think, with_bounded_thinking, without_thinking
 from ._protocol.verification import Fault, find_fault, sum_of_usages
@@ -172,7 +173,11 @@ class ChatCall(Call):
     def result(self) -> ChatResult:
         """All that has come so far, with the tokens of all generations."""
         result = super().result()
-        return replace(result, usage=sum_of_usages(self._spent, result.usage))
+        text = result.text
+        if self._plan.schema is not None and not self.is_shown and text.lstrip().startswith("```"):
+            # A server at base_url may not hold to the schema by a grammar; what is right inside of a fence is right.
+            text = strip_code_fence(text)
+        return replace(result, text=text, usage=sum_of_usages(self._spent, result.usage))
 
     def is_finished(self) -> bool:
         """Judge the whole answer; see `Call.is_finished`."""

@@ -49,6 +49,14 @@ def says(text: str) -> list[dict[str, Any]]:
     return [{"content": text}]
 
 
+def test_a_right_answer_in_a_code_fence_is_right(script: ScriptedServer, client: LocalLlamaClient) -> None:
+    """A server at base_url may know no grammar, and many models fence all JSON."""
+    script.deltas = says('\n```json\n{"n": 2}\n```\n')
+    assert client.chat(ASK).text == '{"n": 2}'
+    assert client.chat(ChatRequest(ASK.messages)).text == '\n```json\n{"n": 2}\n```\n', "no form was asked for"
+    assert len(script.requests) == 2
+
+
 def test_an_answer_that_breaks_its_schema_is_repaired_once(script: ScriptedServer, client: LocalLlamaClient) -> None:
     script.answers = [says('{"n": 7.5}'), says('{"n": 2}')]
     result = client.chat(ASK)
