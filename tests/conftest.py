@@ -90,6 +90,9 @@ def no_process_left() -> Iterator[None]:
         children = psutil.Process().children(recursive=True)
         return [p for p in children if p.pid not in before and _is_server(p)]
 
+    # pytest keeps the last error for a debugger, one that was expected too, and with its frames what they held.
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        vars(sys).pop(name, None)
     if left():
         # An error holds on to the frames that it came through, and a client in them on to its share of the server.
         gc.collect()
