@@ -268,8 +268,8 @@ def test_an_installer_that_heeds_no_interrupt_is_ended_by_the_next(
     install, _ = told
     pouring = "n=0; while [ $n -lt 600 ]; do /bin/sleep 0.05; n=$((n+1)); done"
     ended = tmp_path / "ended"
-    install(
-        brew=f'[ "$1" = install ] || exit 0\ntrap "" INT\ntrap "echo > {ended}; exit 1" TERM\necho pouring\n{pouring}'
+    install(  # the end of the terminal is no end of it either
+        brew=f'[ "$1" = install ] || exit 0\ntrap "" INT HUP\ntrap "echo > {ended}; exit 1" TERM\necho pouring\n{pouring}'
     )
     terminal = Terminal(["install", "--method", "brew", "--yes"], environ | {"PATH": os.environ["PATH"]})
     terminal.expect("pouring")
