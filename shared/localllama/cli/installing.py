@@ -115,8 +115,9 @@ def _let_end(process: subprocess.Popen[bytes], program: str) -> None:
 
     One that is killed while it cleans up or configures, as `subprocess.run` would do it, leaves a broken system behind.
     """
-    errors().print(f"\nWaiting for {program} to end; Ctrl-C once more ends it.", style="yellow", markup=False)
     try:
+        # Within: who reads it may press the keys before it is all printed.
+        errors().print(f"\nWaiting for {program} to end; Ctrl-C once more ends it.", style="yellow", markup=False)
         process.wait()
     except KeyboardInterrupt:
         process.terminate()
