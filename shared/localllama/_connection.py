@@ -13,13 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._frames import LettingGo
+from ._frames import let_go
 from ._start_bar import shown_start
 from .errors import ClientClosedError, ConfigurationError, LocalLlamaError
 from .settings import PROJECTOR_OFF, SamplingSettings, ServerSettings, TimeoutSettings
 from .types import Endpoint, ModelInfo, StartProgress
 
 if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
     from ._server.readiness import HealthProbe
     from ._server.registry import Lease
     from ._server.shared_server import SharedServer
@@ -117,9 +119,8 @@ class Connection:
         if (running := shared.ready()) is not None:
             return running.endpoint
         if on_progress is not None:
-            with LettingGo():
-                return shared.ensure_running(on_progress).endpoint
-        with LettingGo(), shown_start() as report:
+            return shared.ensure_running(on_progress).endpoint
+        with shown_start() as report:
             return shared.ensure_running(report).endpoint
 
     def in_use(self) -> AbstractContextManager[None]:
@@ -305,6 +306,11 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
     return await future
 
 
+def _let_go_of_attempt(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        let_go(state.outcome.exception())
+
+
 def retry_policy(max_retries: int) -> dict[str, Any]:
     """Arguments for tenacity: exponential pauses with jitter, only for what is safe to send again."""
     from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -313,6 +319,7 @@ def retry_policy(max_retries: int) -> dict[str, Any]:
         "stop": stop_after_attempt(max_retries + 1),
         "wait": wait_random_exponential(multiplier=0.2, max=5.0),
         "retry": retry_if_exception(is_safe_to_repeat),
+        "before_sleep": _let_go_of_attempt,
         "reraise": True,
     }
 

@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import Call, CompletionCall, Exchange, learn_server
+from ._call import Call, CompletionCall, Exchange, Notes, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
@@ -189,42 +189,43 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Tokens that a conversation takes in the context window."""
-        endpoint = await self._endpoint()
-        return await self._drive(count_tokens_steps(request, self._connection.notes(endpoint)), endpoint)
+        return await self._answer_to(lambda notes: count_tokens_steps(request, notes))
 
     async def render_prompt(self, request: ChatRequest) -> str:
         """The prompt that the model's chat template makes of a conversation."""
-        endpoint = await self._endpoint()
-        return await self._drive(render_prompt_steps(request, self._connection.notes(endpoint)), endpoint)
+        return await self._answer_to(lambda notes: render_prompt_steps(request, notes))
 
     async def server_info(self) -> ServerInfo:
         """What the server says of itself; starts it."""
-        endpoint = await self._endpoint()
-        return await self._drive(learn_server(self._connection.notes(endpoint)), endpoint)
+        return await self._answer_to(learn_server)
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        def steps() -> Generator[Exchange, Any, Any]:
+        def steps(_: Notes) -> Generator[Exchange, Any, Any]:
             return (yield method, path, body)
 
-        return await self._drive(steps(), await self._endpoint())
+        return await self._answer_to(steps)
+
+    async def _answer_to(self, steps: Callable[[Notes], Generator[Exchange, Any, T]]) -> T:
+        with LettingGo():
+            endpoint = await self._endpoint()
+            return await self._drive(steps(self._connection.notes(endpoint)), endpoint)
 
     async def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint, limits: Limits | None = None) -> T:
-        with LettingGo():
-            transport = self._kept_transport(endpoint)
-            try:
-                exchange = next(steps)
-                while True:
-                    try:
-                        answer = await self._exchange(transport, limits or (self.timeouts, None), *exchange)
-                    except APIStatusError as error:
-                        if is_safe_to_repeat(error):
-                            raise
-                        exchange = steps.throw(error)
-                    else:
-                        exchange = steps.send(answer)
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
+        transport = self._kept_transport(endpoint)
+        try:
+            exchange = next(steps)
+            while True:
+                try:
+                    answer = await self._exchange(transport, limits or (self.timeouts, None), *exchange)
+                except APIStatusError as error:
+                    if is_safe_to_repeat(error):
+                        raise
+                    exchange = steps.throw(error)
+                else:
+                    exchange = steps.send(answer)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
 
     async def _exchange(
         self, transport: AsyncHTTPTransport, limits: Limits, method: str, path: str, body: dict[str, Any] | None
@@ -237,7 +238,8 @@ class AsyncLocalLlamaClient(ClientBase["AsyncHTTPTransport"]):
 
     async def start(self, on_progress: Callable[[StartProgress], None] | None = None) -> None:
         """Fetch the model and start the server now; `on_progress` is called in the thread that does it."""
-        await self._endpoint(on_progress)
+        with LettingGo():
+            await self._endpoint(on_progress)
 
     async def aclose(self) -> None:
         """Give the server up; it stops, within two seconds, if no other client uses it. Idempotent."""

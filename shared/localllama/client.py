@@ -12,7 +12,7 @@ from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import Call, CompletionCall, Exchange, learn_server
+from ._call import Call, CompletionCall, Exchange, Notes, learn_server
 from ._call import count_tokens as count_tokens_steps
 from ._call import render_prompt as render_prompt_steps
 from ._client_base import ClientBase
@@ -200,42 +200,43 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
 
     def count_tokens(self, request: ChatRequest) -> int:
         """Tokens that a conversation takes in the context window: messages, tools and the template around them."""
-        endpoint = self._connection.endpoint()
-        return self._drive(count_tokens_steps(request, self._connection.notes(endpoint)), endpoint)
+        return self._answer_to(lambda notes: count_tokens_steps(request, notes))
 
     def render_prompt(self, request: ChatRequest) -> str:
         """The prompt that the model's chat template makes of a conversation."""
-        endpoint = self._connection.endpoint()
-        return self._drive(render_prompt_steps(request, self._connection.notes(endpoint)), endpoint)
+        return self._answer_to(lambda notes: render_prompt_steps(request, notes))
 
     def server_info(self) -> ServerInfo:
         """What the server says of itself; starts it."""
-        endpoint = self._connection.endpoint()
-        return self._drive(learn_server(self._connection.notes(endpoint)), endpoint)
+        return self._answer_to(learn_server)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        def steps() -> Generator[Exchange, Any, Any]:
+        def steps(_: Notes) -> Generator[Exchange, Any, Any]:
             return (yield method, path, body)
 
-        return self._drive(steps(), self._connection.endpoint())
+        return self._answer_to(steps)
+
+    def _answer_to(self, steps: Callable[[Notes], Generator[Exchange, Any, T]]) -> T:
+        with LettingGo():
+            endpoint = self._connection.endpoint()
+            return self._drive(steps(self._connection.notes(endpoint)), endpoint)
 
     def _drive(self, steps: Generator[Exchange, Any, T], endpoint: Endpoint, limits: Limits | None = None) -> T:
-        with LettingGo():
-            transport = self._kept_transport(endpoint)
-            try:
-                exchange = next(steps)
-                while True:
-                    try:
-                        answer = self._exchange(transport, limits or (self.timeouts, None), *exchange)
-                    except APIStatusError as error:
-                        if is_safe_to_repeat(error):
-                            raise
-                        exchange = steps.throw(error)
-                    else:
-                        exchange = steps.send(answer)
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
+        transport = self._kept_transport(endpoint)
+        try:
+            exchange = next(steps)
+            while True:
+                try:
+                    answer = self._exchange(transport, limits or (self.timeouts, None), *exchange)
+                except APIStatusError as error:
+                    if is_safe_to_repeat(error):
+                        raise
+                    exchange = steps.throw(error)
+                else:
+                    exchange = steps.send(answer)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
 
     def _exchange(
         self, transport: HTTPTransport, limits: Limits, method: str, path: str, body: dict[str, Any] | None
@@ -252,7 +253,8 @@ class LocalLlamaClient(ClientBase["HTTPTransport"]):
         Args:
             on_progress: Called often while the model is fetched and loaded, in the thread that starts the server.
         """
-        self._connection.endpoint(on_progress)
+        with LettingGo():
+            self._connection.endpoint(on_progress)
 
     def close(self) -> None:
         """Give the server up; it stops, within two seconds, if no other client uses it. Idempotent."""

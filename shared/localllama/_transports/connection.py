@@ -19,6 +19,8 @@ import anyio
 import httpcore
 import httpx
 
+from localllama._frames import LettingGo
+
 from .clock import CallClock
 
 __all__ = ["AsyncConnectionTransport", "ConnectionTransport", "LiveSockets"]
@@ -76,7 +78,8 @@ class _ClockedStream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._clock.is_sent = True
-        self._stream.write(buffer, _left(self._clock, timeout, httpcore.WriteTimeout))
+        with LettingGo():  # httpcore drops the error, and reads what the server said before
+            self._stream.write(buffer, _left(self._clock, timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._live.discard(self)
@@ -203,7 +206,8 @@ class _AsyncClockedStream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         self._clock.is_sent = True
-        await self._stream.write(buffer, _left(self._clock, timeout, httpcore.WriteTimeout))
+        with LettingGo():
+            await self._stream.write(buffer, _left(self._clock, timeout, httpcore.WriteTimeout))
 
     async def aclose(self) -> None:
         self._live.discard(self)

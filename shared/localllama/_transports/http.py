@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
+from localllama._frames import let_go
 from localllama._protocol.failures import error_from_response
 from localllama._protocol.request import encode_body
 from localllama._protocol.stream import StreamParser
@@ -340,7 +341,8 @@ def probe_health(endpoint: Endpoint, timeout_seconds: float) -> Literal["ready",
         transport.get_json("/health", TimeoutSettings(total_seconds=timeout_seconds))
     except ServerBusyError:
         return "loading"
-    except (ServerConnectionError, RequestTimeoutError):
+    except (ServerConnectionError, RequestTimeoutError) as error:
+        let_go(error)
         return "unreachable"
     except LocalLlamaError:
         return "ready"  # it answers; what is wrong with it, the first real request says better
