@@ -334,7 +334,6 @@ def test_a_cancelled_task_frees_its_slot(make_settings: MakeSettings) -> None:
         async with AsyncLocalLlamaClient(make_settings(), sampling=SHORT) as client:
             await client.start()
             task = asyncio.create_task(client.chat(HELLO, sampling=LONG))
-            await asyncio.sleep(0)
             while not task.done():
                 slots = await client._ask("GET", "/slots", None)
                 if slots[0]["is_processing"]:
