@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from starting import token_into_environment
+from starting import hear_signals, token_into_environment
 
 from localllama._runtime.probe import supported_flags
 from localllama._runtime.runtime import Runtime
 
+hear_signals()
 token_into_environment()
 supported_flags(Runtime("llama-server", (sys.argv[1],), sys.argv[1]))

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
-from starting import say, start, stop, token_into_environment
+from starting import hear_signals, say, start, stop, token_into_environment
 
 MODE = sys.argv[2] if len(sys.argv) > 2 else "standin"
 kept: list[Any] = []
@@ -321,9 +321,12 @@ def starting() -> None:
 
 def interrupted_start() -> None:
     """Start and stop again and again until a KeyboardInterrupt arrives; then live on and own nothing."""
+    from pydantic_core import PydanticSerializationError
+
     import localllama  # noqa: F401
 
-    with contextlib.suppress(KeyboardInterrupt):
+    # Pydantic makes its own error of an interrupt that comes while it serializes.
+    with contextlib.suppress(KeyboardInterrupt, PydanticSerializationError):
         say("STARTING")
         while True:
             stop(start(MODE))
@@ -416,9 +419,7 @@ for _method in ("fork", "spawn", "forkserver"):
 
 
 def main() -> None:
-    # A test run in the background hands down ignored signals, and they would turn half of the matrix into nothing.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+    hear_signals()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     if len(sys.argv) > 3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -60,6 +61,12 @@ def stop(started: Any) -> None:
         started.stop()
     else:
         started.close()
+
+
+def hear_signals() -> None:
+    """A test run in the background hands down ignored signals, and they would turn half of the matrix into nothing."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
 
 
 def token_into_environment() -> None:
