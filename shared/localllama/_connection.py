@@ -229,7 +229,7 @@ def _load_probe() -> HealthProbe:
     # Called while the child starts, so that loading what the first call needs costs no time of its own.
     import tenacity  # noqa: F401
 
-    from ._transports.http import probe_health
+    from ._transports.health import probe_health
 
     return probe_health
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from localllama._runtime.resolve import candidate_runtimes
-from localllama._transports.http import probe_health
+from localllama._transports.health import probe_health
 from localllama.types import Endpoint
 
 from .waiting import wait_until

@@ -26,7 +26,7 @@ _PACKAGES = str(Path(coverage.__file__).parent.parent)
 _PACKAGE = str(Path(localllama.__file__).parent)
 
 _MEASURED = """
-import os, sys, threading
+import os, sys, threading, warnings
 try:
     os.getcwd()
 except FileNotFoundError:
@@ -34,6 +34,7 @@ except FileNotFoundError:
 sys.path.append({packages!r})
 import coverage
 sys.path.remove({packages!r})
+warnings.simplefilter("ignore", coverage.exceptions.CoverageWarning)  # what a child says is tested too
 measurement = coverage.Coverage({data_file!r}, True, config_file=False, branch=True, include=[{package!r} + "/*"])
 measurement.start()
 lock, end = threading.Lock(), os._exit

@@ -19,11 +19,10 @@ from pathlib import Path
 
 from localllama.errors import ConfigurationError
 
-from .supervisor import remove_tree
+from .supervisor import LOCK_NAME, remove_tree
 
 _PREFIX = "localllama-"
 _NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{10}}")  # exact: what is swept must be ours beyond doubt
-_LOCK_NAME = "lock"
 _OWN_MODE = 0o700
 _N_RANDOM_BYTES = 5
 _UNLOCKED_GRACE_SECONDS = 600.0
@@ -145,7 +144,7 @@ def _is_left_over(directory: str) -> bool:
     try:
         if sys.platform != "win32" and (status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != _OWN_MODE):
             return False
-        return _is_free(Path(directory, _LOCK_NAME))
+        return _is_free(Path(directory, LOCK_NAME))
     except FileNotFoundError:
         # Its maker is between two lines of `_make_in`, or was killed there.
         return time.time() - status.st_mtime > _UNLOCKED_GRACE_SECONDS
@@ -157,7 +156,7 @@ if sys.platform == "win32":
 
     def _make_lock(directory: Path) -> int:
         # A file that is open cannot be deleted here: that it is open is the lock.
-        return os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 
     def _is_free(lock: Path) -> bool:
         lock.unlink()
@@ -168,12 +167,12 @@ else:
 
     def _make_lock(directory: Path) -> int:
         # Locked first, named then: whoever finds the name finds it locked, unless its holders are dead.
-        unnamed = directory / f"{_LOCK_NAME}.new"
+        unnamed = directory / f"{LOCK_NAME}.new"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # the next owner of ours must be able to open it
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unnamed.rename(directory / _LOCK_NAME)
+            unnamed.rename(directory / LOCK_NAME)
         except BaseException:
             os.close(descriptor)
             raise

@@ -47,6 +47,7 @@ BOOTSTRAP = "import os; exec(os.environ['LOCALLLAMA_SUPERVISOR_PROGRAM'])"
 PROGRAM_VARIABLE = "LOCALLLAMA_SUPERVISOR_PROGRAM"
 LOG_HEADER_BYTES = 16
 SERVER_VARIABLE_PREFIX = "LOCALLLAMA_SERVER_VARIABLE_"
+LOCK_NAME = "lock"
 
 
 class LogRing:
@@ -246,20 +247,30 @@ def start_time(pid: int) -> str:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and all in it, following no link; what cannot be removed stays."""
+    """Remove a directory and all in it, following no link; what cannot be removed stays.
+
+    The lock goes last: who is killed in between leaves what the next start can tell from a directory in use.
+    """
     if not path:
         return
     try:
         os.chmod(path, 0o700)  # a strange umask may have made it ours and closed to us
         with os.scandir(path) as entries:
-            for entry in list(entries):
+            for entry in sorted(entries, key=lambda entry: entry.name == LOCK_NAME):
                 if entry.is_dir(follow_symlinks=False):
                     remove_tree(entry.path)
                 else:
-                    os.unlink(entry.path)
+                    _unlink(entry.path)
         os.rmdir(path)
     except OSError:
         return
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # owner and supervisor may remove the same directory, and either of them be killed: both go on
 
 
 def main(make_watch: "Callable[[int, int], Watch]") -> None:

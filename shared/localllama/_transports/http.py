@@ -10,13 +10,12 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 
-from localllama._frames import let_go
 from localllama._protocol.failures import error_from_response
 from localllama._protocol.request import encode_body
 from localllama._protocol.stream import StreamParser
@@ -24,8 +23,6 @@ from localllama.errors import (
     ClientClosedError,
     LocalLlamaError,
     MalformedResponseError,
-    RequestTimeoutError,
-    ServerBusyError,
     ServerConnectionError,
     StreamInterruptedError,
 )
@@ -35,7 +32,7 @@ from localllama.types import ChatChunk, Endpoint
 from .clock import CallClock
 from .connection import AsyncConnectionTransport, ConnectionTransport, LiveSockets
 
-__all__ = ["AsyncHTTPTransport", "HTTPTransport", "probe_health"]
+__all__ = ["AsyncHTTPTransport", "HTTPTransport"]
 
 _OK, _STREAM = 200, "text/event-stream"
 _ERROR_BODY_LIMIT_BYTES = 64 * 1024 * 1024  # that of a one-shot program holds all that it said: 16 MiB before escaping
@@ -324,31 +321,6 @@ class _AsyncExchange:
     async def __aexit__(self, *exc_info: object) -> None:
         if self._response is not None:
             await self._response.aclose()
-
-
-def probe_health(endpoint: Endpoint, timeout_seconds: float) -> Literal["ready", "loading", "unreachable"]:
-    """Ask `/health` once.
-
-    Args:
-        endpoint: Where the server is.
-        timeout_seconds: Most seconds for the whole question.
-
-    Returns:
-        "loading" while the server answers that it loads its model, "unreachable" if nothing answers in time.
-    """
-    transport = HTTPTransport(endpoint)
-    try:
-        transport.get_json("/health", TimeoutSettings(total_seconds=timeout_seconds))
-    except ServerBusyError:
-        return "loading"
-    except (ServerConnectionError, RequestTimeoutError) as error:
-        let_go(error)
-        return "unreachable"
-    except LocalLlamaError:
-        return "ready"  # it answers; what is wrong with it, the first real request says better
-    finally:
-        transport.close()
-    return "ready"
 
 
 def _extras(content: bytes | None, clock: CallClock) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -79,6 +80,53 @@ def test_a_directory_that_is_closed_to_us_is_removed_all_the_same(base: Path) ->
     text = f"from localllama._processes.supervisor import remove_tree; remove_tree({str(directory)!r})"
     as_nobody_special = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
     subprocess.run([*(as_nobody_special if os.getuid() == 0 else []), sys.executable, "-c", text], check=True)
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("n_removed", range(4))
+def test_what_is_left_of_a_directory_whose_remover_was_killed_is_removed_by_the_next(
+    base: Path, n_removed: int
+) -> None:
+    """Nothing with a key in it waits for long: what the next one finds has its lock, or is empty."""
+    text = f"""
+import os, signal
+from pathlib import Path
+from localllama._processes.private_directory import make_private_directory, remove_private_directory
+directory = make_private_directory()
+for name in ("api-key", "config", "server.sock"):
+    (directory / name).touch()
+n_removed, remove = 0, os.unlink
+def remove_or_die(path):
+    global n_removed
+    if n_removed == {n_removed}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    n_removed += 1
+    remove(path)
+os.unlink = remove_or_die
+remove_private_directory(directory)
+"""
+    killed = subprocess.run([sys.executable, "-c", text], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = base.iterdir()
+    assert len(list(left.iterdir())) == 4 - n_removed
+    make_private_directory()
+    assert not left.exists()
+
+
+def test_owner_and_supervisor_may_remove_a_directory_at_the_same_time(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_private_directory()
+    (directory / "api-key").touch()
+    (directory / "config").touch()
+    unlink = os.unlink
+
+    def another_is_first(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", another_is_first)
+    remove_private_directory(directory)
     assert not directory.exists()
 
 

@@ -28,7 +28,8 @@ from localllama import (
 )
 from localllama._protocol.stream import ChatStreamParser
 from localllama._transports.clock import CallClock
-from localllama._transports.http import AsyncHTTPTransport, HTTPTransport, probe_health
+from localllama._transports.health import probe_health
+from localllama._transports.http import AsyncHTTPTransport, HTTPTransport
 from localllama.types import Endpoint
 from support.golden_streams import ERROR, ROLE, TEXT, delta, progress
 from support.raw_server import END, RESET, STALL, STREAM_HEAD, answer, chunk, raw_server
