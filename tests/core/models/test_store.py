@@ -202,7 +202,8 @@ class TestFetching:
 
     def test_an_interrupted_fetch_leaves_no_installer_at_work(self, store: Path, tmp_path: Path, monkeypatch) -> None:
         begun, installers = tmp_path / "begun", []
-        program = f"import os, pathlib, time; pathlib.Path({str(begun)!r}).write_text(str(os.getpid())); time.sleep(90)"
+        said = f"pathlib.Path({str(begun)!r}).write_text(str(os.getpid()))"
+        program = f"import os, pathlib, signal; {said}; signal.pause()"
         monkeypatch.setattr(wheel_module, "_download_command", lambda *_: [sys.executable, "-c", program])
 
         def interrupt(progress: FetchProgress) -> None:

@@ -120,7 +120,15 @@ def test_half_a_character(client_of: MakeClient) -> None:
 
 
 def test_characters_in_pieces(client_of: MakeClient) -> None:
-    body = "for byte in 'Grüße 🎉'.encode():\n    out.write(bytes([byte])); out.flush(); time.sleep(0.002)\nout.write(b' [end of text]\\n\\n\\n')"
+    """Each byte comes alone: the program waits until the one before was read."""
+    body = """
+import fcntl, termios
+for byte in "Grüße 🎉".encode():
+    out.write(bytes([byte])); out.flush()
+    while any(fcntl.ioctl(1, termios.FIONREAD, bytes(4))):
+        time.sleep(0.001)
+out.write(b" [end of text]\\n\\n\\n")
+"""
     with client_of(body) as client:
         result = client.chat(HELLO)
     assert (result.text, result.finish_reason) == ("Grüße 🎉", "stop")
@@ -232,7 +240,7 @@ def test_a_program_that_hangs_meets_the_limit_and_is_gone(client_of: MakeClient)
 
 
 def test_calls_beyond_parallel_wait_for_their_turn(client_of: MakeClient) -> None:
-    with client_of("out.write(b'a'); out.flush(); time.sleep(1000)") as client:
+    with client_of("out.write(b'a'); out.flush(); signal.pause()") as client:
         first = client.stream_chat(HELLO)
         assert next(first).text == "a"
         server = psutil.Process(client.server_pid)
@@ -466,7 +474,7 @@ def test_a_program_that_fails_in_its_help_keeps_all_that_was_said(micro_model: P
 
 
 def test_a_program_that_hangs_in_its_trial_is_named(micro_model: Path, only_here: Path) -> None:
-    program = make_one_shot_program(only_here, "time.sleep(1000)", fails_trial=True)
+    program = make_one_shot_program(only_here, "signal.pause()", fails_trial=True)
     with LocalLlamaClient(settings_for(micro_model, "one-shot", "x", start_timeout_seconds=1)) as client:
         with pytest.raises(ServerStartTimeoutError, match="start_timeout_seconds=1") as caught:
             client.start()

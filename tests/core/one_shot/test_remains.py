@@ -57,7 +57,7 @@ def test_a_caller_who_leaves_takes_the_program_and_all_that_it_started_along(mic
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
 def test_the_program_dies_with_the_stand_in_while_the_supervisor_is_stopped(micro_model: Path, tmp_path: Path) -> None:
-    program = make_one_shot_program(tmp_path, "out.write(b'a'); out.flush(); time.sleep(1000)")
+    program = make_one_shot_program(tmp_path, "out.write(b'a'); out.flush(); signal.pause()")
     with LocalLlamaClient(settings_for(micro_model, program, "tied")) as client:
         stream = client.stream_chat(HELLO)
         assert next(stream).text == "a"
@@ -77,7 +77,7 @@ def test_the_program_dies_with_the_stand_in_while_the_supervisor_is_stopped(micr
 
 @pytest.mark.parametrize("way", ["answer", "failure", "not started", "left"])
 def test_no_file_of_a_run_is_left(way: str, micro_model: Path, tmp_path: Path) -> None:
-    body = {"failure": "sys.exit(3)", "left": "out.write(b'a'); out.flush(); time.sleep(1000)"}.get(
+    body = {"failure": "sys.exit(3)", "left": "out.write(b'a'); out.flush(); signal.pause()"}.get(
         way, "out.write(b'a\\n\\n')"
     )
     program = make_one_shot_program(tmp_path, body)
